@@ -1,0 +1,73 @@
+# Everything is compiled once, in one profile and for the whole workspace: another selection of packages or
+# features compiles the engines again, which takes 20 minutes.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PREFIX := /usr/local
+GUESTS := hello http state
+DEBIAN_PACKAGES := containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
+  protobuf-compiler redis-server runc
+# Containers take root, compilers do not.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+CARGO_TEST := cargo test --release $(if $(SUDO),--config 'target."cfg(unix)".runner = "sudo --preserve-env"')
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing
+	@scripts/install-packages.sh $(DEBIAN_PACKAGES)
+
+.PHONY: build
+build: deps ## Compile everything, into target/release
+	cargo build --release --workspace
+
+.PHONY: guests
+guests: deps ## Compile the guests to Wasm, into target/guests
+	scripts/build-guests.sh $(TARGET_DIR)
+
+.PHONY: images
+images: build guests ## Pack the guests as OCI archives, into target/images
+	scripts/pack-images.sh $(TARGET_DIR) $(GUESTS)
+
+.PHONY: load
+load: images ## Import the images into the containerd of this machine
+	$(foreach guest,$(GUESTS),$(SUDO) ctr images import $(TARGET_DIR)/images/$(guest).tar &&) true
+
+.PHONY: demo
+demo: images ## Show guests on both engines under a containerd of its own
+	$(SUDO) scripts/demo.sh $(TARGET_DIR)
+
+.PHONY: check
+check: deps ## Check format and lints
+	cargo fmt --all --check
+	cargo fmt --all --check --manifest-path conformance/guests/Cargo.toml
+	cargo clippy --release --workspace --all-targets -- --deny warnings
+	cargo clippy --release --manifest-path conformance/guests/Cargo.toml --target-dir $(TARGET_DIR)/guests/cargo \
+	  -- --deny warnings
+
+.PHONY: test
+test: images ## Run every test, with containerd and Redis, and with each engine alone
+	$(CARGO_TEST) --workspace
+	$(MAKE) test-one-engine
+
+.PHONY: test-one-engine
+test-one-engine: deps ## Run the engines' tests with each engine alone
+	$(CARGO_TEST) --package engines --no-default-features --features wasmtime
+	$(CARGO_TEST) --package engines --no-default-features --features wasmer
+
+.PHONY: conformance
+conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it
+	$(TARGET_DIR)/release/conformance --engine all $(ARGS)
+
+.PHONY: bench
+bench: deps guests ## Run the benchmarks
+	cargo bench --workspace --bench '*' $(if $(ARGS),-- $(ARGS))
+
+.PHONY: install
+install: build ## Install the shim and the guest host to PREFIX/bin
+	$(SUDO) install -D --target-directory=$(DESTDIR)$(PREFIX)/bin \
+	  $(TARGET_DIR)/release/containerd-shim-dapr-v1 $(TARGET_DIR)/release/dapr-guest-host
+
+.PHONY: clean
+clean: ## Remove what was compiled
+	cargo clean

@@ -1,0 +1,69 @@
+//! For whom components are loaded.
+
+use std::fmt;
+
+use crate::state::key_prefix::SEPARATOR;
+
+/// A Dapr app id: not empty, and without `||`, which separates it from the keys in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AppId(String);
+
+impl AppId {
+    /// # Errors
+    /// The id is empty or holds `||`.
+    pub fn new(id: impl Into<String>) -> Result<Self, InvalidAppId> {
+        let id = id.into();
+        if id.is_empty() {
+            Err(InvalidAppId::Empty)
+        } else if id.contains(SEPARATOR) {
+            Err(InvalidAppId::Separator(id))
+        } else {
+            Ok(Self(id))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAppId {
+    #[error("the app id is empty")]
+    Empty,
+    #[error("the app id {0:?} must not contain {SEPARATOR:?}")]
+    Separator(String),
+}
+
+/// What scopes, key prefixes and the templates in component values are resolved with.
+#[derive(Clone, Debug, Default)]
+pub struct App {
+    pub id: Option<AppId>,
+    pub namespace: Option<String>,
+    pub pod_name: Option<String>,
+}
+
+impl App {
+    /// Empty for an app without an id.
+    pub(crate) fn id_or_empty(&self) -> &str {
+        self.id.as_ref().map_or("", AppId::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_id_is_not_empty_and_holds_no_separator() {
+        assert_eq!(AppId::new(""), Err(InvalidAppId::Empty));
+        assert_eq!(AppId::new("a||b"), Err(InvalidAppId::Separator("a||b".into())));
+        assert_eq!(AppId::new("my-app").map(|id| id.to_string()), Ok("my-app".into()));
+    }
+}

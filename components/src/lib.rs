@@ -1,0 +1,22 @@
+//! Dapr components: read from Dapr's own Component YAML, ready for the host functions of `host-abi`.
+//!
+//! - [`manifest`] reads files and folders of Component documents and reports everything that is wrong at once.
+//! - [`registry`] knows which component types exist, and [loads](registry::Registry::load) a folder for one app.
+//! - [`state`] holds the state stores: in memory always, `redis` and `sqlite` as cargo features.
+//!
+//! Loading does no I/O but to read the manifests: no store is contacted, no file opened and no thread started
+//! before a guest makes the first call. A store that is down at that moment is an answer to the guest, not the
+//! end of the container, and the next call tries again.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod duration;
+pub mod manifest;
+pub mod properties;
+pub mod registry;
+pub mod state;
+
+pub use app::{App, AppId};
+pub use manifest::Faults;
+pub use registry::{Components, Registry};

@@ -1,0 +1,112 @@
+//! Dapr's Component YAML (`dapr.io/v1alpha1`): files and folders of it, read as a whole.
+//!
+//! A folder is read as Dapr reads its resources folder: `.yaml` and `.yml`, not recursive, several documents a
+//! file, documents of other kinds skipped, unknown fields tolerated. Where Dapr warns about a document that it
+//! cannot read and goes on, this reports a [`Fault`]; it reports all of them, not the first.
+
+mod document;
+mod fault;
+mod resolve;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use document::Item;
+pub use fault::{Fault, Faults, Place, Problem};
+
+use crate::app::App;
+
+/// One Component document, its values not yet resolved.
+#[derive(Debug)]
+pub struct Manifest {
+    pub place: Place,
+    pub name: String,
+    /// Such as `state.redis`.
+    pub component_type: String,
+    /// As written; empty when absent.
+    pub version: String,
+    /// Whether the app starts without this component when it cannot be initialised.
+    pub ignore_errors: bool,
+    /// Dapr's default, 5 s, stands for one that is absent, malformed or not above zero.
+    pub init_timeout: Duration,
+    /// The app ids that may use the component; every app may when this is empty.
+    pub scopes: Vec<String>,
+    /// The secret store that `secretKeyRef` refers to.
+    pub secret_store: Option<String>,
+    items: Vec<Item>,
+}
+
+impl Manifest {
+    /// Whether the scopes let `app` use the component. An app without an id is in no scope.
+    pub fn admits(&self, app: &App) -> bool {
+        let in_scope = |id: &str| self.scopes.iter().any(|scope| scope == id);
+        self.scopes.is_empty() || app.id.as_ref().is_some_and(|id| in_scope(id.as_str()))
+    }
+}
+
+/// Reads every Component document of `paths`, each a file or a folder, in order.
+pub fn read<P: AsRef<Path>>(paths: &[P], faults: &mut Faults) -> Vec<Manifest> {
+    let mut manifests = Vec::new();
+    for path in paths {
+        match files(path.as_ref()) {
+            Ok(files) => files.iter().for_each(|file| read_file(file, &mut manifests, faults)),
+            Err(error) => faults.push(Place::path(path), error),
+        }
+    }
+    refuse_duplicates(&mut manifests, faults);
+    manifests
+}
+
+/// `path` itself, or the YAML files directly in it, sorted by name.
+fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        let is_yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if is_yaml && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_file(file: &Path, manifests: &mut Vec<Manifest>, faults: &mut Faults) {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return faults.push(Place::path(file), error),
+    };
+    for document in document::split(&text) {
+        let place = Place::document(file, document.number, document.line);
+        match document.parse() {
+            Ok(Some(component)) => match component.at(place) {
+                nameless if nameless.name.is_empty() => faults.push(nameless.place, Problem::Nameless),
+                manifest => manifests.push(manifest),
+            },
+            Ok(None) => tracing::debug!(%place, "not a Component: skipped"),
+            Err(error) => faults.push(Place { line: error.line.or(place.line), ..place }, Problem::Yaml(error.message)),
+        }
+    }
+}
+
+/// Reports each further component of a name, and keeps the first.
+fn refuse_duplicates(manifests: &mut Vec<Manifest>, faults: &mut Faults) {
+    let mut first_places: HashMap<String, Place> = HashMap::new();
+    manifests.retain(|manifest| match first_places.get(&manifest.name) {
+        None => {
+            first_places.insert(manifest.name.clone(), manifest.place.clone());
+            true
+        }
+        Some(first) => {
+            let problem = Problem::Duplicate { component: manifest.name.clone(), first: first.clone() };
+            faults.push(manifest.place.clone(), problem);
+            false
+        }
+    });
+}

@@ -1,0 +1,206 @@
+//! The documents of a YAML file, and the shape of a Component among them.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+
+use super::{Manifest, Place};
+use crate::duration::GoDuration;
+use crate::properties::Redacted;
+
+const DEFAULT_INIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One document of a file, from its first line that is not a comment.
+pub(super) struct Document<'a> {
+    /// Within the file, from 1, as is the line.
+    pub(super) number: usize,
+    pub(super) line: usize,
+    text: &'a str,
+}
+
+pub(super) struct SyntaxError {
+    /// Within the file.
+    pub(super) line: Option<usize>,
+    pub(super) message: String,
+}
+
+/// Splits at the lines that begin with `---`, so that a document that is no YAML does not hide the next one.
+/// Documents of nothing but comments do not count.
+pub(super) fn split(text: &str) -> Vec<Document<'_>> {
+    let mut documents: Vec<Document<'_>> = Vec::new();
+    let mut open: Option<(usize, usize)> = None;
+    let mut add = |open: Option<(usize, usize)>, end: usize| {
+        if let Some((line, start)) = open {
+            documents.push(Document { number: documents.len() + 1, line, text: &text[start..end] });
+        }
+    };
+    let mut offset = 0;
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let content = match separated(line) {
+            Some(rest) => {
+                add(open.take(), offset);
+                rest
+            }
+            None => line,
+        };
+        let is_comment = content.trim_start().is_empty() || content.trim_start().starts_with('#');
+        if open.is_none() && !is_comment {
+            open = Some((index + 1, offset));
+        }
+        offset += line.len();
+    }
+    add(open, offset);
+    documents
+}
+
+/// What follows the `---` of a line that begins a document.
+fn separated(line: &str) -> Option<&str> {
+    line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+}
+
+impl Document<'_> {
+    /// The Component in it, or none where the document is of another kind.
+    pub(super) fn parse(&self) -> Result<Option<Component>, SyntaxError> {
+        let head: Head = self.read()?;
+        if head.kind.as_deref() == Some("Component") { self.read().map(Some) } else { Ok(None) }
+    }
+
+    fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, SyntaxError> {
+        serde_yaml::from_str(self.text).map_err(|error| SyntaxError {
+            line: error.location().map(|location| self.line + location.line() - 1),
+            message: without_value(&error.to_string()),
+        })
+    }
+}
+
+/// The parser's message without the position it ends in, which counts from the document's beginning, and
+/// without the value it quotes: somebody who writes a password where a mapping belongs must not find it in a log.
+fn without_value(message: &str) -> String {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    for found in ["invalid type: ", "invalid value: "] {
+        let Some((before, after)) = message.split_once(found) else { continue };
+        let Some((value, expected)) = after.rsplit_once(", expected ") else { continue };
+        let kind = value.split([' ', '`', '"']).next().unwrap_or_default();
+        return format!("{before}{found}{kind}, expected {expected}");
+    }
+    message.to_owned()
+}
+
+#[derive(Deserialize)]
+struct Head {
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Component {
+    metadata: ObjectMeta,
+    spec: Spec,
+    auth: Option<Auth>,
+    scopes: Option<Vec<String>>,
+}
+
+impl Component {
+    pub(super) fn at(self, place: Place) -> Manifest {
+        let Spec { component_type, version, ignore_errors, init_timeout, metadata } = self.spec;
+        let init_timeout = GoDuration::parse(init_timeout.0.expose(), Duration::from_secs(1));
+        Manifest {
+            place,
+            name: self.metadata.name,
+            component_type,
+            version: version.unwrap_or_default(),
+            ignore_errors: ignore_errors.unwrap_or_default(),
+            init_timeout: init_timeout.and_then(GoDuration::positive).unwrap_or(DEFAULT_INIT_TIMEOUT),
+            scopes: self.scopes.unwrap_or_default(),
+            secret_store: self.auth.and_then(|auth| auth.secret_store),
+            items: metadata.unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ObjectMeta {
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(rename = "type")]
+    component_type: String,
+    version: Option<String>,
+    ignore_errors: Option<bool>,
+    #[serde(default)]
+    init_timeout: Scalar,
+    metadata: Option<Vec<Item>>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    #[serde(rename = "secretStore", alias = "secretstore")]
+    secret_store: Option<String>,
+}
+
+/// One entry of `spec.metadata`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Item {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) value: Scalar,
+    pub(super) secret_key_ref: Option<SecretKeyRef>,
+    pub(super) env_ref: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct SecretKeyRef {
+    #[serde(default)]
+    pub(super) name: String,
+}
+
+/// Any scalar, taken as a string; null is empty.
+#[derive(Debug, Default)]
+pub(super) struct Scalar(pub(super) Redacted);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scalar")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_owned().into()))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Scalar, E> {
+        self.visit_str(if value { "true" } else { "false" })
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Scalar, E> {
+        self.visit_str(&value.to_string())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Scalar, E> {
+        self.visit_str(&value.to_string())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Scalar, E> {
+        self.visit_str(&value.to_string())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Scalar, E> {
+        Ok(Scalar::default())
+    }
+}

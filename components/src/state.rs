@@ -1,0 +1,109 @@
+//! State stores, and what they have in common.
+//!
+//! None of them keeps the content type of a value, as none of Dapr's does.
+
+pub mod in_memory;
+pub(crate) mod key_prefix;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub(crate) mod ttl;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use host_abi::error::{Error, ErrorClass};
+use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+
+use crate::app::App;
+use crate::properties::{InvalidProperty, Properties};
+use key_prefix::KeyPrefix;
+use ttl::{TTL_IN_SECONDS, Ttl};
+
+/// A store as the guests of one app see it under its component's name. The concerns of every store are here and
+/// nowhere else: empty and prefixed keys, an empty etag (there is none), the component's default TTL, and the
+/// name of the component in every error.
+pub struct NamedStore {
+    name: String,
+    store: Arc<dyn StateStore>,
+    prefix: KeyPrefix,
+    default_ttl: Option<String>,
+}
+
+impl NamedStore {
+    /// # Errors
+    /// `keyPrefix` or `ttlInSeconds` of the component is malformed.
+    pub fn new(
+        name: &str,
+        store: Arc<dyn StateStore>,
+        properties: &Properties,
+        app: &App,
+    ) -> Result<Self, InvalidProperty> {
+        let prefix = KeyPrefix::new(properties.text("keyPrefix"), name, app)?;
+        let default_ttl = properties.text(TTL_IN_SECONDS);
+        if default_ttl.is_some_and(|ttl| Ttl::parse(ttl).is_none()) {
+            return Err(InvalidProperty::Malformed { name: TTL_IN_SECONDS, expected: ttl::EXPECTED });
+        }
+        Ok(Self { name: name.to_owned(), store, prefix, default_ttl: default_ttl.map(str::to_owned) })
+    }
+
+    fn named<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.map_err(|error| Error::new(error.class, format!("component {}: {}", self.name, error.message)))
+    }
+
+    async fn prefixed_get(&self, mut request: GetRequest) -> Result<GetResponse, Error> {
+        request.key = self.prefix.apply(&request.key)?;
+        self.store.get(request).await
+    }
+
+    async fn prefixed_set(&self, mut request: SetRequest) -> Result<(), Error> {
+        request.key = self.prefix.apply(&request.key)?;
+        request.etag = request.etag.filter(|etag| !etag.is_empty());
+        if let Some(default) = &self.default_ttl
+            && Ttl::of(&request)?.is_none()
+        {
+            let default = (TTL_IN_SECONDS.to_owned(), default.clone());
+            request.metadata.get_or_insert_default().push(default);
+        }
+        self.store.set(request).await
+    }
+
+    async fn prefixed_delete(&self, mut request: DeleteRequest) -> Result<(), Error> {
+        request.key = self.prefix.apply(&request.key)?;
+        request.etag = request.etag.filter(|etag| !etag.is_empty());
+        self.store.delete(request).await
+    }
+}
+
+#[async_trait]
+impl StateStore for NamedStore {
+    async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
+        self.named(self.prefixed_get(request).await)
+    }
+
+    async fn set(&self, request: SetRequest) -> Result<(), Error> {
+        self.named(self.prefixed_set(request).await)
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
+        self.named(self.prefixed_delete(request).await)
+    }
+}
+
+/// What a store answers to a write whose etag, or whose absence of one, does not fit the item.
+fn etag_mismatch(key: &str) -> Error {
+    Error::new(ErrorClass::EtagMismatch, format!("key {key:?} was written since, or is not there"))
+}
+
+/// For the stores whose etags are UUIDs.
+fn check_uuid_etag(request: &SetRequest) -> Result<(), Error> {
+    match &request.etag {
+        Some(etag) if uuid::Uuid::parse_str(etag).is_err() => Err(etag_invalid(&request.key)),
+        _ => Ok(()),
+    }
+}
+
+fn etag_invalid(key: &str) -> Error {
+    Error::new(ErrorClass::EtagInvalid, format!("key {key:?}: the store never issued such an etag"))
+}

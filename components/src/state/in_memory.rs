@@ -1,0 +1,138 @@
+//! `state.in-memory`: gone with the process; for tests and caches.
+//!
+//! Etags are UUIDs. Expired items are no longer seen at once, and are removed as the store grows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use host_abi::error::Error;
+use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use uuid::Uuid;
+
+use super::ttl::{self, Ttl};
+use super::{check_uuid_etag, etag_mismatch};
+use crate::properties::{InvalidProperty, Properties};
+
+pub(crate) fn construct(_: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
+    Ok(Arc::new(InMemory::default()))
+}
+
+#[derive(Default)]
+pub struct InMemory {
+    items: Mutex<Items>,
+}
+
+#[derive(Default)]
+struct Items {
+    by_key: HashMap<String, Item>,
+    /// The number of items at which the expired ones are looked for again.
+    sweep_at: usize,
+}
+
+struct Item {
+    data: Bytes,
+    etag: String,
+    expires: Option<SystemTime>,
+}
+
+impl Item {
+    fn is_alive(&self) -> bool {
+        self.expires.is_none_or(|expires| SystemTime::now() < expires)
+    }
+}
+
+impl Items {
+    fn alive(&self, key: &str) -> Option<&Item> {
+        self.by_key.get(key).filter(|item| item.is_alive())
+    }
+
+    fn etag(&self, key: &str) -> Option<&str> {
+        self.alive(key).map(|item| item.etag.as_str())
+    }
+
+    fn insert(&mut self, key: String, item: Item) {
+        const SMALL: usize = 1024;
+        if self.by_key.len() >= self.sweep_at.max(SMALL) {
+            self.by_key.retain(|_, item| item.is_alive());
+            self.sweep_at = self.by_key.len() * 2;
+        }
+        self.by_key.insert(key, item);
+    }
+}
+
+impl InMemory {
+    fn items(&self) -> MutexGuard<'_, Items> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl StateStore for InMemory {
+    async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
+        let items = self.items();
+        let Some(item) = items.alive(&request.key) else { return Ok(GetResponse::default()) };
+        Ok(GetResponse {
+            data: item.data.clone(),
+            etag: Some(item.etag.clone()),
+            metadata: item.expires.map(|expires| ttl::expiry_metadata(ttl::rfc3339(expires))),
+            content_type: None,
+        })
+    }
+
+    async fn set(&self, request: SetRequest) -> Result<(), Error> {
+        let ttl = Ttl::of(&request)?;
+        check_uuid_etag(&request)?;
+        let mut items = self.items();
+        let current = items.etag(&request.key);
+        let fits = match &request.etag {
+            Some(etag) => current == Some(etag),
+            None => request.options.concurrency != Concurrency::FirstWrite || current.is_none(),
+        };
+        if !fits {
+            return Err(etag_mismatch(&request.key));
+        }
+        let lifetime = ttl.and_then(Ttl::seconds).map(|seconds| Duration::from_secs(seconds.into()));
+        let expires = lifetime.map(|lifetime| SystemTime::now() + lifetime);
+        items.insert(request.key, Item { data: request.value, etag: Uuid::new_v4().to_string(), expires });
+        Ok(())
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
+        let mut items = self.items();
+        if request.etag.is_some() && items.etag(&request.key) != request.etag.as_deref() {
+            return Err(etag_mismatch(&request.key));
+        }
+        items.by_key.remove(&request.key);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn expired_items_are_removed_as_the_store_grows() {
+        let store = InMemory::default();
+        for index in 0..5_000 {
+            let expires = Some(SystemTime::UNIX_EPOCH);
+            store.items().insert(index.to_string(), Item { data: Bytes::new(), etag: String::new(), expires });
+        }
+        assert!(store.items().by_key.len() <= 1024);
+    }
+
+    #[tokio::test]
+    async fn the_expiry_is_told_and_cleared_by_a_set_without_one() {
+        let store = InMemory::default();
+        let metadata = Some(vec![(ttl::TTL_IN_SECONDS.to_owned(), "1000".to_owned())]);
+        let metadata_of = async || store.get(GetRequest::default()).await.unwrap().metadata;
+        store.set(SetRequest { metadata, ..SetRequest::default() }).await.unwrap();
+        let told = metadata_of().await.unwrap();
+        assert_eq!((told[0].0.as_str(), told[0].1.len()), ("ttlExpireTime", "2026-08-21T09:30:00Z".len()));
+        store.set(SetRequest::default()).await.unwrap();
+        assert_eq!(metadata_of().await, None);
+    }
+}

@@ -1,0 +1,132 @@
+//! `state.sqlite`: the tables of Dapr's own store, so that both may use one file.
+//!
+//! A value is a row of the state table: base64 with `is_binary` 1, which is how Dapr stores the
+//! bytes of its clients; a row with `is_binary` 0 is read as the text that it is. Etags are UUIDs. Times are
+//! SQLite's `CURRENT_TIMESTAMP`, whole seconds, so that a value may expire up to a second early.
+//! Source: dapr/components-contrib `state/sqlite/sqlite_dbaccess.go`.
+//!
+//! The file is opened on the first call, by a thread of the store's own, which then makes all calls in turn: a
+//! database that is slow or locked holds up no other guest. A file that cannot be opened is an answer to the
+//! guest, and the next call tries again.
+
+mod options;
+mod schema;
+mod worker;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use host_abi::error::{Error, ErrorClass};
+use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use rusqlite::{OptionalExtension as _, Row, named_params, params};
+use uuid::Uuid;
+
+use self::options::Options;
+use self::schema::Statements;
+use self::worker::Worker;
+use super::ttl::{self, Ttl};
+use super::{check_uuid_etag, etag_mismatch};
+use crate::properties::{InvalidProperty, Properties};
+
+pub(crate) fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
+    let options = Options::new(properties)?;
+    let statements = Arc::new(Statements::new(&options.table, &options.metadata_table));
+    let worker = Worker::new(options, Arc::clone(&statements));
+    Ok(Arc::new(Sqlite { worker, statements }))
+}
+
+pub struct Sqlite {
+    worker: Worker,
+    statements: Arc<Statements>,
+}
+
+/// A row of the state table, its value as stored.
+struct Stored {
+    value: Vec<u8>,
+    is_binary: bool,
+    etag: String,
+    expires: Option<String>,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            value: row.get_ref("value")?.as_bytes()?.to_vec(),
+            is_binary: row.get("is_binary")?,
+            etag: row.get("etag")?,
+            expires: row.get("expires")?,
+        })
+    }
+
+    fn into_response(self, key: &str) -> Result<GetResponse, Error> {
+        let damaged = |_| Error::new(ErrorClass::Internal, format!("key {key:?}: the stored value is not base64"));
+        let data = if self.is_binary { BASE64.decode(&self.value).map_err(damaged)? } else { self.value };
+        Ok(GetResponse {
+            data: Bytes::from(data),
+            etag: Some(self.etag),
+            metadata: self.expires.map(ttl::expiry_metadata),
+            content_type: None,
+        })
+    }
+}
+
+#[async_trait]
+impl StateStore for Sqlite {
+    async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
+        let (statements, key) = (Arc::clone(&self.statements), request.key.clone());
+        let stored = self
+            .worker
+            .run(move |database| {
+                let mut select = database.prepare_cached(&statements.select)?;
+                select.query_row(params![key], Stored::read).optional()
+            })
+            .await?;
+        stored.map_or_else(|| Ok(GetResponse::default()), |stored| stored.into_response(&request.key))
+    }
+
+    async fn set(&self, request: SetRequest) -> Result<(), Error> {
+        let seconds = Ttl::of(&request)?.and_then(Ttl::seconds);
+        check_uuid_etag(&request)?;
+        let key = request.key.clone();
+        let statements = Arc::clone(&self.statements);
+        let written = self
+            .worker
+            .run(move |database| {
+                let statement = match (&request.etag, request.options.concurrency) {
+                    (Some(_), _) => &statements.update,
+                    (None, Concurrency::FirstWrite) => &statements.insert,
+                    (None, _) => &statements.upsert,
+                };
+                let mut statement = database.prepare_cached(statement)?;
+                let values = named_params! {
+                    ":key": request.key,
+                    ":value": BASE64.encode(&request.value),
+                    ":etag": Uuid::new_v4().to_string(),
+                    ":seconds": seconds,
+                };
+                match &request.etag {
+                    None => statement.execute(values),
+                    Some(expected) => statement.execute(&[values, &[(":expected", expected as _)]].concat()[..]),
+                }
+            })
+            .await?;
+        if written == 0 { Err(etag_mismatch(&key)) } else { Ok(()) }
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
+        let key = request.key.clone();
+        let conditional = request.etag.is_some();
+        let statements = Arc::clone(&self.statements);
+        let deleted = self
+            .worker
+            .run(move |database| match &request.etag {
+                None => database.prepare_cached(&statements.delete)?.execute(params![request.key]),
+                Some(etag) => database.prepare_cached(&statements.delete_version)?.execute(params![request.key, etag]),
+            })
+            .await?;
+        if conditional && deleted == 0 { Err(etag_mismatch(&key)) } else { Ok(()) }
+    }
+}

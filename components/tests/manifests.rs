@@ -1,0 +1,366 @@
+//! Folders of Component YAML, good and bad.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use components::manifest::{self, Problem};
+use components::properties::Properties;
+use components::{App, AppId, Components, Faults, Registry};
+use host_abi::state::{GetRequest, GetResponse, SetRequest, StateStore};
+use tempfile::TempDir;
+
+const CACHE: &str = "
+kind: Component
+metadata: {name: cache}
+spec: {type: state.in-memory}
+";
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    folder
+}
+
+fn app(id: &str) -> App {
+    App { id: AppId::new(id).ok(), ..App::default() }
+}
+
+fn load(files: &[(&str, &str)], app: &App) -> Result<Components, Faults> {
+    Registry::builtin().load(&[folder(files).path()], app)
+}
+
+fn names(components: &Components) -> Vec<&str> {
+    components.state_stores.keys().map(String::as_str).collect()
+}
+
+/// What is wrong with the one file `c.yaml`, a line each, without the folder.
+fn faults(text: &str) -> Vec<String> {
+    let folder = folder(&[("c.yaml", text)]);
+    let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().expect("faults");
+    let prefix = format!("{}/", folder.path().display());
+    faults.to_string().replace(&prefix, "").lines().map(str::to_owned).collect()
+}
+
+/// The metadata that a component named `probe` of type `state.probe` is constructed with.
+fn properties(text: &str, app: &App) -> Properties {
+    let folder = folder(&[("c.yaml", text)]);
+    let seen = Arc::new(Mutex::new(None));
+    let mut registry = Registry::builtin();
+    registry.register_state_store("state.probe", "v1", {
+        let seen = Arc::clone(&seen);
+        move |properties| {
+            *seen.lock().unwrap() = Some(properties.clone());
+            Ok(Arc::new(Echo))
+        }
+    });
+    registry.load(&[folder.path()], app).unwrap();
+    let seen = seen.lock().unwrap().take();
+    seen.expect("the constructor was called")
+}
+
+/// Answers with the key.
+struct Echo;
+
+#[async_trait::async_trait]
+impl StateStore for Echo {
+    async fn get(&self, request: GetRequest) -> Result<GetResponse, host_abi::error::Error> {
+        Ok(GetResponse { data: request.key.into(), ..GetResponse::default() })
+    }
+
+    async fn set(&self, _: SetRequest) -> Result<(), host_abi::error::Error> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: host_abi::state::DeleteRequest) -> Result<(), host_abi::error::Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_folder_is_read_in_order_and_not_below_itself() {
+    let named = |name| CACHE.replace("cache", name);
+    let folder = folder(&[
+        ("b.yml", &named("second")),
+        ("a.yaml", &format!("{}---{}", named("first"), named("also-first"))),
+        ("c.json", &named("json")),
+        ("below/d.yaml", &named("below")),
+        ("e.yaml/f.yaml", &named("in-a-folder-named-like-a-file")),
+    ]);
+    let mut faults = Faults::default();
+    let manifests = manifest::read(&[folder.path()], &mut faults);
+    let order: Vec<&str> = manifests.iter().map(|manifest| manifest.name.as_str()).collect();
+    assert_eq!(order, ["first", "also-first", "second"]);
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn a_path_may_be_a_file_of_any_name() {
+    let folder = folder(&[("components", CACHE), ("other.yaml", "not a component")]);
+    let components = Registry::builtin().load(&[folder.path().join("components")], &App::default()).unwrap();
+    assert_eq!(names(&components), ["cache"]);
+}
+
+#[test]
+fn several_paths_are_read_together() {
+    let (one, other) = (folder(&[("c.yaml", CACHE)]), folder(&[("c.yaml", &CACHE.replace("cache", "more"))]));
+    let components = Registry::builtin().load(&[one.path(), other.path()], &App::default()).unwrap();
+    assert_eq!(names(&components), ["cache", "more"]);
+    let faults = Registry::builtin().load(&[one.path(), one.path()], &App::default()).err().unwrap();
+    assert!(faults.to_string().contains("component cache: the name is already taken in"), "{faults}");
+}
+
+#[test]
+fn a_path_that_is_not_there_is_named() {
+    let faults = Registry::builtin().load(&[Path::new("/nowhere/at/all")], &App::default()).err().unwrap();
+    assert_eq!(faults.to_string(), "/nowhere/at/all: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn documents_of_other_kinds_and_empty_ones_are_skipped() {
+    let text = format!(
+        "# a comment\n---\n# another\n---\nkind: Subscription\nspec: [anything, {{at: all}}]\n--- # here\n{CACHE}\n---\nlevel: 1\n---\n"
+    );
+    let components = load(&[("c.yaml", &text)], &App::default()).unwrap();
+    assert_eq!(names(&components), ["cache"]);
+}
+
+#[test]
+fn fields_that_are_not_known_are_tolerated() {
+    let text = "
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: cache, namespace: prod, labels: {a: b}}
+spec:
+  type: state.in-memory
+  version: v1
+  initTimeout: 5s
+  novelty: 1
+  metadata:
+  - {name: actorStateStore, value: true, novelty: 2}
+auth: {secretStore: mysecrets}
+novelty: 3
+";
+    assert_eq!(names(&load(&[("c.yaml", text)], &App::default()).unwrap()), ["cache"]);
+}
+
+#[test]
+fn all_faults_of_a_folder_are_reported_together() {
+    let folder = folder(&[
+        ("a.yaml", "kind: Component\nmetadata: {name: broken\n---\nkind: Component\nmetadata: {}\nspec: {type: x}\n"),
+        (
+            "b.yaml",
+            &format!("{CACHE}---{CACHE}---\nkind: Component\nmetadata: {{name: odd}}\nspec: {{type: state.odd}}\n"),
+        ),
+        ("c.yaml", "kind: Component\nmetadata: {name: bare}\nspec:\n  type: state.in-memory\n  version: [v1]\n"),
+    ]);
+    fs::write(folder.path().join("d.yaml"), [0xff, 0xfe]).unwrap();
+    let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().unwrap().to_string();
+    let faults = faults.replace(&format!("{}/", folder.path().display()), "");
+    let known = if cfg!(all(feature = "redis", feature = "sqlite")) {
+        "state.in-memory v1, state.redis v1, state.sqlite v1"
+    } else {
+        "state.in-memory v1"
+    };
+    let expected = [
+        "a.yaml: document 1, line 3: did not find expected ',' or '}'",
+        "a.yaml: document 2, line 4: the component has no `metadata.name`",
+        "b.yaml: document 2, line 6: component cache: the name is already taken in b.yaml: document 1, line 2",
+        &format!("b.yaml: document 3, line 10: component odd: unknown type state.odd version v1; known: {known}"),
+        "c.yaml: document 1, line 5: spec.version: invalid type: sequence, expected a string",
+        "d.yaml: cannot be read: stream did not contain valid UTF-8",
+    ];
+    assert_eq!(faults, expected.join("\n"));
+}
+
+#[test]
+fn a_document_that_is_not_yaml_hides_no_other() {
+    let text = format!("kind: [\n---{CACHE}---\n\tkind: Component\n");
+    let lines = faults(&text);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("c.yaml: document 1, line "), "{lines:?}");
+    assert!(lines[1].starts_with("c.yaml: document 3, line 7: "), "{lines:?}");
+}
+
+#[test]
+fn the_first_version_has_three_names_and_types_have_no_case() {
+    for version in ["", "version: v0", "version: v1", "version: V1"] {
+        let text = format!("kind: Component\nmetadata: {{name: cache}}\nspec:\n  type: State.In-Memory\n  {version}\n");
+        assert!(load(&[("c.yaml", &text)], &App::default()).is_ok(), "{version:?}");
+    }
+    let text = CACHE.replace("state.in-memory", "state.in-memory, version: v2");
+    assert!(faults(&text)[0].contains("unknown type state.in-memory version v2"));
+}
+
+#[test]
+fn a_component_is_there_for_the_apps_of_its_scopes() {
+    let scoped = format!("{CACHE}scopes: [shop, desk]\n---{}scopes: []\n", CACHE.replace("cache", "open"));
+    let visible = |app: &App| names(&load(&[("c.yaml", &scoped)], app).unwrap()).join(",");
+    assert_eq!(visible(&app("shop")), "cache,open");
+    assert_eq!(visible(&app("other")), "open");
+    assert_eq!(visible(&App::default()), "open");
+}
+
+#[test]
+fn a_component_out_of_scope_fails_nobody() {
+    let text = "kind: Component\nmetadata: {name: odd}\nspec: {type: state.odd}\nscopes: [other]\n";
+    assert!(load(&[("c.yaml", text)], &app("shop")).is_ok());
+    assert!(load(&[("c.yaml", text)], &app("other")).is_err());
+}
+
+#[test]
+fn a_component_that_says_ignore_errors_is_left_out() {
+    let text =
+        format!("kind: Component\nmetadata: {{name: odd}}\nspec: {{type: state.odd, ignoreErrors: true}}\n---{CACHE}");
+    assert_eq!(names(&load(&[("c.yaml", &text)], &App::default()).unwrap()), ["cache"]);
+}
+
+#[test]
+fn an_init_timeout_that_is_no_time_is_the_default() {
+    let init_timeout = |value: &str| {
+        let text = CACHE.replace("state.in-memory", &format!("state.in-memory, initTimeout: {value}"));
+        let folder = folder(&[("c.yaml", &text)]);
+        manifest::read(&[folder.path()], &mut Faults::default())[0].init_timeout.as_millis()
+    };
+    assert_eq!(init_timeout("1m30s"), 90_000);
+    for value in ["soon", "-1s", "0", "''"] {
+        assert_eq!(init_timeout(value), 5_000, "{value}");
+    }
+}
+
+#[test]
+fn any_scalar_is_taken_as_a_string() {
+    let properties = properties(
+        "
+kind: Component
+metadata: {name: probe}
+spec:
+  type: state.probe
+  metadata:
+  - {name: port, value: 6379}
+  - {name: negative, value: -1}
+  - {name: ratio, value: 1.5}
+  - {name: tls, value: true}
+  - {name: word, value: plain}
+  - {name: quoted, value: '007'}
+  - {name: nothing, value: null}
+  - {name: absent}
+",
+        &App::default(),
+    );
+    let text = |name| properties.text(name);
+    assert_eq!((text("port"), text("negative"), text("ratio")), (Some("6379"), Some("-1"), Some("1.5")));
+    assert_eq!((text("tls"), text("word"), text("quoted")), (Some("true"), Some("plain"), Some("007")));
+    assert_eq!((text("nothing"), text("absent")), (None, None));
+}
+
+#[test]
+fn templates_and_variables_are_resolved_for_the_app() {
+    let text = "
+kind: Component
+metadata: {name: probe}
+spec:
+  type: state.probe
+  metadata:
+  - {name: consumer, value: '{appID}-{podName}'}
+  - {name: package, envRef: CARGO_PKG_NAME}
+  - {name: preferred, value: written, envRef: CARGO_PKG_NAME}
+  - {name: unset, envRef: NO_SUCH_VARIABLE_ANYWHERE}
+";
+    let app = App { pod_name: Some("shop-7".into()), ..app("shop") };
+    let properties = properties(text, &app);
+    assert_eq!(properties.text("consumer"), Some("shop-shop-7"));
+    assert_eq!(properties.text("package"), Some("components"));
+    assert_eq!(properties.text("preferred"), Some("written"));
+    assert_eq!(properties.text("unset"), None);
+}
+
+#[test]
+fn every_item_that_cannot_be_resolved_is_named() {
+    let lines = faults(
+        "
+kind: Component
+metadata: {name: cache}
+spec:
+  type: state.in-memory
+  metadata:
+  - {name: redisPassword, secretKeyRef: {name: redis, key: password}}
+  - {name: token, envRef: DAPR_API_TOKEN}
+  - {name: consumer, value: '{podName}'}
+auth: {secretStore: vault}
+",
+    );
+    let at = "c.yaml: document 1, line 2: component cache: ";
+    assert_eq!(
+        lines,
+        [
+            format!("{at}`redisPassword` refers to the secret \"redis\", and secret stores are not supported yet"),
+            format!("{at}`token` may not read the environment variable \"DAPR_API_TOKEN\""),
+            format!("{at}`consumer` holds {{podName}}, and the name of the pod is not known"),
+        ]
+    );
+}
+
+#[test]
+fn a_value_never_shows_in_what_is_printed() {
+    let text = "
+kind: Component
+metadata: {name: cache}
+spec:
+  type: state.in-memory
+  metadata:
+  - {name: ttlInSeconds, value: hunter2}
+  - {name: redisPassword, value: hunter2}
+";
+    let lines = faults(text);
+    assert_eq!(
+        lines,
+        [
+            "c.yaml: document 1, line 2: component cache: `ttlInSeconds` must be a whole number of seconds, at most 2147483647"
+        ]
+    );
+    let folder = folder(&[("c.yaml", text)]);
+    let manifests = format!("{:?}", manifest::read(&[folder.path()], &mut Faults::default()));
+    assert!(manifests.contains("redisPassword") && !manifests.contains("hunter2"), "{manifests}");
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_does_not_show() {
+    for wrong in [
+        "metadata:\n  - {name: redisPassword, secretKeyRef: hunter2}",
+        "metadata:\n  - {name: redisPassword, secretKeyRef: 'hunter2, expected'}",
+        "metadata:\n  - {name: redisPassword, secretKeyRef: 477292}",
+        "metadata:\n  - hunter2",
+        "metadata: hunter2",
+    ] {
+        let lines =
+            faults(&format!("kind: Component\nmetadata: {{name: cache}}\nspec:\n  type: state.in-memory\n  {wrong}\n"));
+        let text = lines.join("\n");
+        assert!(!text.contains("hunter2") && !text.contains("477292"), "{text}");
+        assert!(text.contains("invalid type") && text.contains("line "), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_registered_type_gets_prefixed_keys() {
+    let mut registry = Registry::builtin();
+    registry.register_state_store("state.echo", "v2", |_| Ok(Arc::new(Echo)));
+    let folder =
+        folder(&[("c.yaml", "kind: Component\nmetadata: {name: echo}\nspec: {type: state.echo, version: v2}\n")]);
+    let components = registry.load(&[folder.path()], &app("shop")).unwrap();
+    let request = GetRequest { key: "key".into(), ..GetRequest::default() };
+    assert_eq!(components.state_stores["echo"].get(request).await.unwrap().data, "shop||key");
+}
+
+#[test]
+fn a_fault_can_be_matched_on() {
+    let folder = folder(&[("c.yaml", &CACHE.replace("in-memory", "odd"))]);
+    let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().unwrap();
+    let fault = faults.iter().next().unwrap();
+    assert!(matches!(&fault.problem, Problem::UnknownType { component_type, .. } if component_type == "state.odd"));
+    assert_eq!((fault.place.document, fault.place.line), (Some(1), Some(2)));
+}

@@ -1,0 +1,395 @@
+//! `state.redis`: Dapr's layout byte for byte, its traps, and a server that comes and goes.
+#![cfg(feature = "redis")]
+
+mod support;
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use components::{App, AppId, Registry};
+use host_abi::error::{Error, ErrorClass};
+use host_abi::state::{Concurrency, Consistency, DeleteRequest, GetRequest, SetRequest, StateStore, WriteOptions};
+use support::{delete_request, get, set_request, store, ttl};
+use testbed::redis::RedisServer;
+
+fn store_on(server: &RedisServer, more: &[(&str, &str)]) -> Arc<dyn StateStore> {
+    let host = server.host();
+    let metadata: Vec<(&str, &str)> = [("redisHost", host.as_str())].iter().chain(more).copied().collect();
+    store("state.redis", &metadata)
+}
+
+fn hash(server: &RedisServer, key: &str) -> Vec<String> {
+    server.command(&["HGETALL", key])
+}
+
+fn with(concurrency: Concurrency, request: SetRequest) -> SetRequest {
+    SetRequest { options: WriteOptions { concurrency, ..request.options }, ..request }
+}
+
+fn strong(request: SetRequest) -> SetRequest {
+    SetRequest { options: WriteOptions { consistency: Consistency::Strong, ..request.options }, ..request }
+}
+
+fn with_etag(etag: &str, request: SetRequest) -> SetRequest {
+    SetRequest { etag: Some(etag.to_owned()), ..request }
+}
+
+fn class<T>(result: Result<T, Error>) -> Option<ErrorClass> {
+    result.err().map(|error| error.class)
+}
+
+#[tokio::test]
+async fn a_value_is_a_hash_of_data_and_version() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "value")).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "value", "version", "1"]);
+    store.set(set_request("z", b"\0\xff")).await.unwrap();
+    assert_eq!(server.command::<Vec<Vec<u8>>>(&["HGETALL", "z"]), [&b"data"[..], b"\0\xff", b"version", b"2"]);
+    assert_eq!(get(&*store, "z").await.etag.as_deref(), Some("2"));
+    assert_eq!(server.command::<i64>(&["TTL", "z"]), -1);
+    store.delete(delete_request("z")).await.unwrap();
+    assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
+}
+
+#[tokio::test]
+async fn a_first_write_leaves_its_mark() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(with(Concurrency::FirstWrite, set_request("z", "value"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "value", "first-write", "0", "version", "1"]);
+    store.set(with_etag("1", set_request("z", "again"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "again", "first-write", "0", "version", "2"]);
+}
+
+#[tokio::test]
+async fn a_ttl_is_the_expiry_of_the_key_and_stays_until_it_is_cleared() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    let seconds = || server.command::<i64>(&["TTL", "z"]);
+    store.set(SetRequest { metadata: ttl("100"), ..set_request("z", "one") }).await.unwrap();
+    assert!((1..=100).contains(&seconds()));
+    store.set(set_request("z", "two")).await.unwrap();
+    assert!((1..=100).contains(&seconds()));
+    store.set(SetRequest { metadata: ttl("-1"), ..set_request("z", "three") }).await.unwrap();
+    assert_eq!(seconds(), -1);
+}
+
+#[tokio::test]
+async fn a_refused_set_leaves_the_expiry_alone() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    let refused = SetRequest { metadata: ttl("100"), ..with_etag("7", set_request("z", "two")) };
+    assert_eq!(class(store.set(refused).await), Some(ErrorClass::EtagMismatch));
+    assert_eq!(server.command::<i64>(&["TTL", "z"]), -1);
+}
+
+#[tokio::test]
+async fn the_default_ttl_of_the_component_counts_where_the_request_has_none() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[("ttlInSeconds", "100")]);
+    store.set(set_request("default", "value")).await.unwrap();
+    store.set(SetRequest { metadata: ttl("1000"), ..set_request("own", "value") }).await.unwrap();
+    store.set(SetRequest { metadata: ttl("-1"), ..set_request("never", "value") }).await.unwrap();
+    assert!((1..=100).contains(&server.command::<i64>(&["TTL", "default"])));
+    assert!((101..=1000).contains(&server.command::<i64>(&["TTL", "own"])));
+    assert_eq!(server.command::<i64>(&["TTL", "never"]), -1);
+}
+
+#[tokio::test]
+async fn what_dapr_wrote_is_read_and_written_on() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    server.command::<()>(&["HSET", "z", "data", "by Dapr", "version", "7"]);
+    let item = get(&*store, "z").await;
+    assert_eq!((&*item.data, item.etag.as_deref()), (&b"by Dapr"[..], Some("7")));
+    store.set(with_etag("7", set_request("z", "by a guest"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "by a guest", "version", "8"]);
+    store.delete(DeleteRequest { etag: Some("8".into()), ..delete_request("z") }).await.unwrap();
+    assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
+}
+
+#[tokio::test]
+async fn a_plain_string_is_read_without_an_etag_and_replaced_by_a_set() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    server.command::<()>(&["SET", "z", "plain"]);
+    let item = get(&*store, "z").await;
+    assert_eq!((&*item.data, item.etag), (&b"plain"[..], None));
+    store.set(set_request("z", "hash")).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "hash", "version", "1"]);
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_an_error_to_read_and_no_obstacle_to_delete() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    server.command::<()>(&["RPUSH", "list", "a"]);
+    server.command::<()>(&["HSET", "hash", "data", "without a version"]);
+    for key in ["list", "hash"] {
+        let read = store.get(GetRequest { key: key.into(), ..GetRequest::default() }).await;
+        assert_eq!(class(read), Some(ErrorClass::Internal), "{key}");
+        store.delete(DeleteRequest { etag: Some("3".into()), ..delete_request(key) }).await.unwrap();
+        assert_eq!(server.command::<i64>(&["EXISTS", key]), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_set_with_an_etag_creates_a_missing_key() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(with_etag("5", set_request("z", "value"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "value", "version", "1"]);
+}
+
+#[tokio::test]
+async fn after_a_first_write_no_set_succeeds_without_an_etag() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(with(Concurrency::FirstWrite, set_request("z", "one"))).await.unwrap();
+    for concurrency in [Concurrency::Unspecified, Concurrency::FirstWrite, Concurrency::LastWrite] {
+        let refused = store.set(with(concurrency, set_request("z", "two"))).await;
+        assert_eq!(class(refused), Some(ErrorClass::Internal), "{concurrency:?}");
+    }
+    let refused = store.set(with(Concurrency::LastWrite, with_etag("1", set_request("z", "two")))).await;
+    assert_eq!(class(refused), Some(ErrorClass::EtagMismatch));
+    assert_eq!(hash(&server, "z"), ["data", "one", "first-write", "0", "version", "1"]);
+}
+
+#[tokio::test]
+async fn a_first_write_succeeds_on_what_only_last_writes_wrote() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    store.set(with(Concurrency::FirstWrite, set_request("z", "two"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2", "first-write", "0"]);
+}
+
+#[tokio::test]
+async fn a_last_write_ignores_the_etag() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    store.set(with(Concurrency::LastWrite, with_etag("nonsense", set_request("z", "two")))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
+}
+
+#[tokio::test]
+async fn the_etag_zero_deletes_every_version() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    store.delete(DeleteRequest { etag: Some("0".into()), ..delete_request("z") }).await.unwrap();
+    assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
+}
+
+#[tokio::test]
+async fn json_documents_are_refused_by_name() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    let metadata = Some(vec![("contentType".to_owned(), "application/json".to_owned())]);
+    let refused = store.set(SetRequest { metadata, ..set_request("z", "{}") }).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::InvalidArgument);
+    assert!(refused.message.contains("RedisJSON"), "{refused}");
+    // Elsewhere the same words mean nothing.
+    let request = SetRequest { content_type: Some("application/json".into()), ..set_request("z", "{}") };
+    store.set(request).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "{}", "version", "1"]);
+}
+
+#[tokio::test]
+async fn keys_begin_with_the_app_id() {
+    let server = RedisServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = format!(
+        "kind: Component\nmetadata: {{name: state}}\nspec:\n  type: state.redis\n  metadata: [{{name: redisHost, value: '{}'}}]\n",
+        server.host()
+    );
+    fs::write(folder.path().join("redis.yaml"), yaml).unwrap();
+    let app = App { id: AppId::new("myapp").ok(), ..App::default() };
+    let components = Registry::builtin().load(&[folder.path()], &app).unwrap();
+    components.state_stores["state"].set(set_request("z", "value")).await.unwrap();
+    assert_eq!(hash(&server, "myapp||z"), ["data", "value", "version", "1"]);
+}
+
+#[tokio::test]
+async fn another_database_of_the_server_can_be_chosen() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[("redisDB", "3")]);
+    store.set(set_request("z", "value")).await.unwrap();
+    assert!(server.command::<String>(&["INFO", "keyspace"]).contains("db3:keys=1"));
+}
+
+#[tokio::test]
+async fn a_password_is_used_and_never_told() {
+    let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
+    let store = store_on(&server, &[("redisPassword", "hunter2")]);
+    store.set(set_request("z", "value")).await.unwrap();
+    for wrong in [&[("redisPassword", "hunter3")][..], &[]] {
+        let error = store_on(&server, wrong).set(set_request("z", "value")).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::PermissionDenied);
+        assert!(!error.message.contains("hunter"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_scripts_gets_them_again() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    server.command::<()>(&["SCRIPT", "FLUSH"]);
+    store.set(with_etag("1", set_request("z", "two"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
+}
+
+#[tokio::test]
+async fn all_guests_share_one_connection() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    let mut guests = tokio::task::JoinSet::new();
+    for guest in 0..200 {
+        let store = Arc::clone(&store);
+        guests.spawn(async move {
+            let key = guest.to_string();
+            store.set(set_request(&key, &key)).await.unwrap();
+            assert_eq!(get(&*store, &key).await.data, key);
+        });
+    }
+    guests.join_all().await;
+    let clients: Vec<String> = server.command::<String>(&["CLIENT", "LIST"]).lines().map(str::to_owned).collect();
+    assert_eq!(clients.len(), 2, "the store's and the one that asks: {clients:?}");
+}
+
+#[tokio::test]
+async fn an_outage_is_told_at_once_and_over_when_it_is_over() {
+    let mut server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "value")).await.unwrap();
+    server.stop();
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let error = store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Unavailable);
+        assert!(error.message.starts_with(&format!("component store: redis at {}: ", server.host())), "{error}");
+        assert!(asked.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(class(store.set(set_request("z", "lost")).await), Some(ErrorClass::Unavailable));
+    server.restart();
+    store.set(with(Concurrency::FirstWrite, set_request("z", "back"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "back", "first-write", "0", "version", "1"]);
+    assert_eq!(get(&*store, "z").await.data, "back");
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_is_not_noticed() {
+    let mut server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "before")).await.unwrap();
+    server.restart();
+    assert_eq!(get(&*store, "z").await.etag, None);
+    server.restart();
+    store.set(set_request("z", "after")).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "after", "version", "1"]);
+}
+
+#[tokio::test]
+async fn a_conditional_write_goes_out_on_a_connection_that_is_alive() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "one")).await.unwrap();
+    server.command::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]);
+    // Long enough for the connection not to be trusted any more.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    store.set(with_etag("1", set_request("z", "two"))).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
+}
+
+#[tokio::test]
+async fn a_store_is_there_before_its_server() {
+    let mut server = RedisServer::start();
+    server.stop();
+    let store = store_on(&server, &[]);
+    assert_eq!(class(store.set(set_request("z", "value")).await), Some(ErrorClass::Unavailable));
+    server.restart();
+    store.set(set_request("z", "value")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_keeps_silent_is_given_up_after_the_dial_timeout() {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    let store = store("state.redis", &[("redisHost", &host), ("dialTimeout", "300"), ("readTimeout", "200ms")]);
+    let asked = Instant::now();
+    assert_eq!(class(store.set(set_request("z", "value")).await), Some(ErrorClass::Unavailable));
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up_after_the_read_timeout() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[("readTimeout", "200ms"), ("redisMaxRetries", "-1")]);
+    store.set(set_request("z", "value")).await.unwrap();
+    server.command::<()>(&["CLIENT", "PAUSE", "1000"]);
+    let asked = Instant::now();
+    let read = store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await;
+    assert_eq!(class(read), Some(ErrorClass::Unavailable));
+    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+    // Answered when the pause is over.
+    server.command::<String>(&["PING"]);
+    assert_eq!(get(&*store, "z").await.data, "value");
+}
+
+fn with_replica(server: &RedisServer) -> RedisServer {
+    let port = server.port().to_string();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port, "--enable-debug-command", "local"]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !server.command::<String>(&["INFO", "replication"]).contains("state=online") {
+        assert!(Instant::now() < deadline, "the replica does not come online");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    replica
+}
+
+fn waits(server: &RedisServer) -> bool {
+    server.command::<String>(&["INFO", "commandstats"]).contains("cmdstat_wait:")
+}
+
+#[tokio::test]
+async fn a_strong_write_waits_for_the_replicas_and_others_do_not() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(strong(set_request("z", "alone"))).await.unwrap();
+    assert!(!waits(&server));
+    let replica = with_replica(&server);
+    store.set(set_request("z", "weak")).await.unwrap();
+    assert!(!waits(&server));
+    store.set(strong(set_request("z", "strong"))).await.unwrap();
+    assert!(waits(&server));
+    assert_eq!(hash(&replica, "z"), ["data", "strong", "version", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strong_write_that_waits_holds_up_nobody() {
+    let server = RedisServer::start();
+    let replica = with_replica(&server);
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "value")).await.unwrap();
+    let asleep = std::thread::spawn(move || replica.command::<()>(&["DEBUG", "SLEEP", "2"]));
+    // The replica is asleep when it stops answering.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.set(strong(set_request("strong", "value"))).await }
+    });
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while server.command::<i64>(&["EXISTS", "strong"]) == 0 {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(get(&*store, "z").await.data, "value");
+    assert!(!waiting.is_finished(), "the strong write did not wait");
+    waiting.await.unwrap().unwrap();
+    asleep.join().unwrap();
+}

@@ -1,0 +1,2 @@
+;; A Wasm component, which is another format than a module.
+(component)

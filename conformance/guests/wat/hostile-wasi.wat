@@ -1,0 +1,40 @@
+;; Passes WASI addresses outside its memory, an export each. Ends with the error number that WASI answers.
+(module
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  ;; At 16, a list of one buffer that begins in memory and does not end there; at 32, one that is not in it at all.
+  (data (i32.const 16) "\00\ff\00\00" "\ff\ff\00\00")
+  (data (i32.const 32) "\00\00\00\f0" "\01\00\00\00")
+
+  (func $end (param $errno i32) (call $proc_exit (local.get $errno)))
+
+  (func (export "write-list-outside-memory")
+    (call $end (call $fd_write (i32.const 1) (i32.const -8) (i32.const 1) (i32.const 64))))
+  (func (export "write-list-longer-than-memory")
+    (call $end (call $fd_write (i32.const 1) (i32.const 16) (i32.const 0x7fffffff) (i32.const 64))))
+  (func (export "write-from-half-outside")
+    (call $end (call $fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 64))))
+  (func (export "write-count-outside-memory")
+    (call $end (call $fd_write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const -2))))
+  (func (export "read-into-outside-memory")
+    (call $end (call $fd_read (i32.const 0) (i32.const 32) (i32.const 1) (i32.const 64))))
+  (func (export "arguments-outside-memory")
+    (call $end (call $args_sizes_get (i32.const 0x10000000) (i32.const 64))))
+  (func (export "time-half-outside")
+    (call $end (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 65529))))
+  (func (export "random-numbers-outside-memory")
+    (call $end (call $random_get (i32.const 1) (i32.const 65536))))
+  (func (export "path-outside-memory")
+    (call $end
+      (call $path_open (i32.const 3) (i32.const 0) (i32.const -16) (i32.const 8) (i32.const 0) (i64.const 2)
+        (i64.const 0) (i32.const 0) (i32.const 64))))
+  (func (export "subscriptions-longer-than-memory")
+    (call $end (call $poll_oneoff (i32.const 0) (i32.const 0) (i32.const 0x0fffffff) (i32.const 64)))))

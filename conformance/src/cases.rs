@@ -1,0 +1,88 @@
+//! What is promised of a guest, whichever engine runs it.
+
+mod cancellation;
+mod http;
+mod memory;
+mod modules;
+mod original_abi;
+mod state;
+mod traps;
+mod wasi;
+
+use crate::runner::{Case, ExpectedFailure};
+
+/// Where an engine falls short, and why. One that passes must leave this list.
+pub(crate) const EXPECTED_FAILURES: &[ExpectedFailure] = &[];
+
+pub(crate) fn all() -> Vec<Case> {
+    [
+        wasi::cases(),
+        state::cases(),
+        http::cases(),
+        traps::cases(),
+        memory::cases(),
+        original_abi::cases(),
+        cancellation::cases(),
+        modules::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::guest::Program;
+
+    const GUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests");
+
+    /// The crates and the files in the folder of guests, as they are named there.
+    fn files() -> BTreeSet<String> {
+        let names = |folder: &Path| {
+            let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            entries.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let guests = Path::new(GUESTS);
+        let crates = names(guests).into_iter().filter(|name| guests.join(name).join("Cargo.toml").is_file());
+        let texts = names(&guests.join("wat")).into_iter().map(|name| format!("wat/{name}"));
+        crates.chain(texts).collect()
+    }
+
+    fn file(program: Program) -> String {
+        match program {
+            Program::Rust(name) => name.to_owned(),
+            Program::Wat(name, _) => format!("wat/{name}.wat"),
+        }
+    }
+
+    #[test]
+    fn every_guest_has_a_case() {
+        let used: BTreeSet<_> = all().iter().map(|case| file(case.program)).collect();
+        assert_eq!(files(), used);
+    }
+
+    #[test]
+    fn every_guest_has_a_line_in_the_readme() {
+        let readme = fs::read_to_string(Path::new(GUESTS).join("README.md")).unwrap();
+        for file in files() {
+            assert!(readme.contains(&format!("\n| `{file}` | ")), "{file} is not in guests/README.md");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = BTreeSet::new();
+        assert!(all().iter().all(|case| names.insert(case.full_name())));
+    }
+
+    #[test]
+    fn every_expected_failure_is_of_a_case() {
+        let names: BTreeSet<_> = all().iter().map(Case::full_name).collect();
+        assert!(EXPECTED_FAILURES.iter().all(|failure| names.contains(failure.case)));
+    }
+}

@@ -1,0 +1,85 @@
+//! Dapr stores, configured the way their users do it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use components::{App, Registry};
+use host_abi::state::StateStore;
+use tempfile::TempDir;
+use testbed::redis::RedisServer;
+
+/// The component's name in every manifest here.
+pub(crate) const NAME: &str = "state";
+
+/// The kinds of store there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    InMemory,
+    Sqlite,
+    Redis,
+}
+
+impl StoreKind {
+    pub(crate) const ALL: [Self; 3] = [Self::InMemory, Self::Sqlite, Self::Redis];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InMemory => "in-memory",
+            Self::Sqlite => "sqlite",
+            Self::Redis => "redis",
+        }
+    }
+
+    /// The program that a store of this kind needs.
+    pub(crate) fn server(self) -> Option<&'static str> {
+        (self == Self::Redis).then_some("redis-server")
+    }
+}
+
+/// A store that nobody has used yet, with the server or the folder it needs.
+pub(crate) struct Store {
+    stores: BTreeMap<String, Arc<dyn StateStore>>,
+    redis: Option<RedisServer>,
+    _folder: TempDir,
+}
+
+impl Store {
+    pub(crate) fn new(kind: StoreKind) -> anyhow::Result<Self> {
+        Self::for_app(kind, &App::default())
+    }
+
+    pub(crate) fn for_app(kind: StoreKind, app: &App) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let redis = (kind == StoreKind::Redis).then(RedisServer::start);
+        let property = match (kind, &redis) {
+            (StoreKind::Sqlite, _) => {
+                format!("{{name: connectionString, value: {:?}}}", folder.path().join("state.db"))
+            }
+            (_, Some(server)) => format!("{{name: redisHost, value: {:?}}}", server.host()),
+            (_, None) => String::new(),
+        };
+        let manifests = folder.path().join("components");
+        fs::create_dir(&manifests)?;
+        let manifest = format!(
+            "apiVersion: dapr.io/v1alpha1\n\
+             kind: Component\n\
+             metadata: {{name: {NAME}}}\n\
+             spec: {{type: state.{}, version: v1, metadata: [{property}]}}\n",
+            kind.name()
+        );
+        fs::write(manifests.join("state.yaml"), manifest)?;
+        let stores = Registry::builtin().load(&[manifests], app)?.state_stores;
+        Ok(Self { stores, redis, _folder: folder })
+    }
+
+    /// What a guest's host functions act on.
+    pub(crate) fn state_stores(&self) -> BTreeMap<String, Arc<dyn StateStore>> {
+        self.stores.clone()
+    }
+
+    /// The server behind a store that has one.
+    pub(crate) fn redis(&mut self) -> anyhow::Result<&mut RedisServer> {
+        self.redis.as_mut().ok_or_else(|| anyhow::anyhow!("no store on a Redis server"))
+    }
+}

@@ -1,0 +1,213 @@
+//! The engine `wasmer`: each guest runs on a thread of its own, which waits while the guest waits for its host.
+
+mod config;
+mod guest;
+mod stop;
+mod thread;
+mod wasi;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
+use host_abi::host_functions::{HostFunction, host_functions};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use wasmer::{FunctionEnv, Imports, Interrupter, Store};
+use wasmer_wasix::wasmer_wasix_types::wasi::Signal;
+use wasmer_wasix::{WasiFunctionEnv, WasiProcess};
+
+use crate::artifact_cache::Artifact;
+use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop, WasiConfig};
+use guest::{Exports, GuestState, RunningGuest};
+use thread::GuestThread;
+use wasi::SharedRuntime;
+
+const NAME: &str = "wasmer";
+
+/// How often a cancelled guest is interrupted until it has ended: an interrupt that comes while the thread is on its
+/// way between guest and host can be lost.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(2);
+
+pub struct Wasmer {
+    fingerprint: String,
+}
+
+impl Wasmer {
+    pub fn new() -> Self {
+        Self { fingerprint: config::fingerprint(&config::engine()) }
+    }
+}
+
+impl Default for Wasmer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Engine for Wasmer {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {
+        let compile = || -> anyhow::Result<Vec<u8>> {
+            let module = wasmer::Module::new(&config::engine(), module)?;
+            Ok(module.serialize()?.into())
+        };
+        compile().map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
+    }
+
+    #[allow(unsafe_code, reason = "the caller vouches for the artifact")]
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
+        let load = || -> anyhow::Result<LinkedModule> {
+            let engine = config::engine();
+            // SAFETY: this function's own contract.
+            let module = unsafe { wasmer::Module::deserialize_unchecked(&engine, artifact.map()?) }?;
+            let wasi = wasi::shared_runtime(&engine);
+            let host_functions = host_functions().into_iter().map(Arc::new).collect();
+            let module = LinkedModule { engine, module, wasi, host_functions };
+            module.check_imports()?;
+            Ok(module)
+        };
+        let module = load().map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })?;
+        Ok(Arc::new(module))
+    }
+}
+
+#[derive(Clone)]
+struct LinkedModule {
+    engine: wasmer::Engine,
+    module: wasmer::Module,
+    wasi: SharedRuntime,
+    host_functions: Arc<[Arc<HostFunction>]>,
+}
+
+impl LinkedModule {
+    /// Linking is wasmer's last step before the guest runs. It is tried out here, so that a wrong import shows before
+    /// any guest is started.
+    fn check_imports(&self) -> anyhow::Result<()> {
+        let mut store = Store::new(self.engine.clone());
+        let guest =
+            GuestConfig { wasi: WasiConfig::empty()?, host: Arc::default(), cancel: CancellationToken::default() };
+        let Links { imports, .. } = self.link(&mut store, guest)?;
+        for import in self.module.imports() {
+            let (interface, name) = (import.module(), import.name());
+            let known = imports.get_export(interface, name);
+            let known = known.with_context(|| format!("unknown import {interface}.{name}"))?.ty(&store);
+            ensure!(known == *import.ty(), "{interface}.{name} is {known:?}, not {:?}", import.ty());
+        }
+        Ok(())
+    }
+
+    fn link(&self, store: &mut Store, guest: GuestConfig) -> anyhow::Result<Links> {
+        let GuestConfig { wasi, host, cancel } = guest;
+        let wasi = wasi::environment(store, &self.wasi, wasi)?;
+        let mut imports = wasi::imports(store, &wasi);
+        let state = FunctionEnv::new(store, GuestState { host, cancel, exports: None, allocating: false });
+        for function in &*self.host_functions {
+            guest::link(store, &mut imports, &state, function);
+        }
+        Ok(Links { wasi, state, imports })
+    }
+
+    fn start(&self, guest: GuestConfig) -> Result<StartedGuest, Stop> {
+        let mut store = Store::new(self.engine.clone());
+        let cancel = guest.cancel.clone();
+        let Links { mut wasi, state, imports } = self.link(&mut store, guest).map_err(stop::failed)?;
+        let process = wasi.data(&store).process.clone();
+        let on_cancel = tokio::spawn(interrupt_once_cancelled(cancel, store.interrupter(), process));
+        let instance = wasmer::Instance::new(&mut store, &self.module, &imports).map_err(stop::from_instantiation)?;
+        wasi::bind_instance(&mut store, &mut wasi, &instance).map_err(stop::failed)?;
+        let exports = Exports::new(&store, &instance);
+        state.as_mut(&mut store).exports = Some(exports);
+        Ok(StartedGuest { store, state, _on_cancel: AbortOnDropHandle::new(on_cancel) })
+    }
+}
+
+/// What a module is linked to, all of it in one store.
+struct Links {
+    wasi: WasiFunctionEnv,
+    state: FunctionEnv<GuestState>,
+    imports: Imports,
+}
+
+/// Wakes a guest that sleeps, and interrupts one that runs or that waits in a system call of its host, until it has
+/// ended. One that waits in a host function of this project sees the token itself.
+async fn interrupt_once_cancelled(cancel: CancellationToken, interrupter: Interrupter, process: WasiProcess) {
+    cancel.cancelled().await;
+    loop {
+        process.signal_process(Signal::Sigkill);
+        interrupter.interrupt();
+        tokio::time::sleep(INTERRUPT_INTERVAL).await;
+    }
+}
+
+/// A guest with its store, which is bound to the guest's thread.
+struct StartedGuest {
+    store: Store,
+    state: FunctionEnv<GuestState>,
+    _on_cancel: AbortOnDropHandle<()>,
+}
+
+impl StartedGuest {
+    fn running(&mut self) -> RunningGuest<'_> {
+        RunningGuest { env: self.state.clone().into_mut(&mut self.store) }
+    }
+}
+
+#[async_trait]
+impl Module for LinkedModule {
+    async fn instantiate(&self, mut guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
+        let cancel = guest.cancel.child_token();
+        guest.cancel = cancel.clone();
+        let module = self.clone();
+        let thread = until_ended(&cancel, GuestThread::start(move || module.start(guest))).await?;
+        Ok(Box::new(StartedInstance { thread, cancel }))
+    }
+}
+
+struct StartedInstance {
+    thread: GuestThread<StartedGuest>,
+    /// Of this guest alone.
+    cancel: CancellationToken,
+}
+
+#[async_trait]
+impl Instance for StartedInstance {
+    async fn run(&mut self, export: &str) -> Result<(), Stop> {
+        let export = export.to_owned();
+        let job = move |guest: &mut StartedGuest| at_once(guest.running().call(&export, &[])).map(drop);
+        until_ended(&self.cancel, self.thread.run(job)).await
+    }
+
+    async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
+        let mut call = call.detach();
+        let job = move |guest: &mut StartedGuest| at_once(call_export(&mut guest.running(), &mut *call));
+        until_ended(&self.cancel, self.thread.run(job)).await
+    }
+}
+
+/// Waits for a guest's thread. Whoever stops waiting cancels the guest.
+async fn until_ended<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let abandoned = cancel.clone().drop_guard();
+    let ended = work.await;
+    abandoned.disarm();
+    // An interrupt shows as a trap, an exit or an error of whatever the guest was doing.
+    if cancel.is_cancelled() { ended.map_err(|_| Stop::Cancelled) } else { ended }
+}
+
+/// What a guest does on its own thread is done when it returns.
+fn at_once<T>(done: impl Future<Output = T>) -> T {
+    match done.now_or_never() {
+        Some(done) => done,
+        None => unreachable!("a guest on its own thread waits there"),
+    }
+}

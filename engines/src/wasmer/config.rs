@@ -1,0 +1,36 @@
+//! The one configuration, for compiling and for running.
+
+use wasmer::Engine;
+use wasmer::sys::{Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt as _, vm};
+
+/// Exactly what wasmtime takes as well, so that a module runs on both or on neither.
+const FEATURES: Features = Features {
+    bulk_memory: true,
+    extended_const: true,
+    multi_memory: true,
+    multi_value: true,
+    reference_types: true,
+    relaxed_simd: true,
+    simd: true,
+    exceptions: false,
+    memory64: false,
+    module_linking: false,
+    tail_call: false,
+    threads: false,
+    wide_arithmetic: false,
+};
+
+/// A new engine. One keeps all the code that it ever compiled or loaded, so each compilation and each loaded module
+/// has its own.
+pub(super) fn engine() -> Engine {
+    let mut compiler = Cranelift::new();
+    compiler.opt_level(CraneliftOptLevel::Speed);
+    EngineBuilder::new(compiler).set_features(Some(FEATURES)).into()
+}
+
+/// Everything that the code of an engine depends on.
+pub(super) fn fingerprint(engine: &Engine) -> String {
+    let target = engine.target();
+    let (version, compiler) = (vm::VERSION, engine.deterministic_id());
+    format!("{version} {compiler} {} {:?} {FEATURES:?}", target.triple(), target.cpu_features())
+}

@@ -1,0 +1,22 @@
+//! The one configuration, for compiling and for running.
+
+use wasmtime::{Config, Engine, OptLevel};
+
+/// The stack of a guest's own calls, in bytes. Deeper recursion is a trap.
+const MAX_WASM_STACK: usize = 1 << 20;
+/// The whole fiber: what a host function called from the deepest guest frame needs comes on top.
+const FIBER_STACK: usize = MAX_WASM_STACK + (1 << 20);
+
+pub(super) fn engine() -> Engine {
+    let mut config = Config::new();
+    config
+        .async_stack_size(FIBER_STACK)
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_WASM_STACK)
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
+    match Engine::new(&config) {
+        Ok(engine) => engine,
+        Err(error) => unreachable!("a fixed configuration is valid or it is not: {error:#}"),
+    }
+}

@@ -1,0 +1,163 @@
+//! A guest in its store: its state, its memory and exports, and the host functions bound to it.
+
+use std::sync::Arc;
+
+use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
+use host_abi::host_functions::{HostContext, HostFunction};
+use tokio_util::sync::CancellationToken;
+use wasmtime::{
+    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, UpdateDeadline,
+    Val, ValType,
+};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use super::wasi;
+use crate::engine::{GuestConfig, Stop};
+
+pub(super) struct GuestState {
+    pub(super) wasi: WasiP1Ctx,
+    host: Arc<HostContext>,
+    pub(super) cancel: CancellationToken,
+    /// There once the module's start function has returned.
+    exports: Option<Exports>,
+}
+
+/// What every host call needs, looked up once.
+#[derive(Clone)]
+struct Exports {
+    instance: Instance,
+    memory: Option<Memory>,
+    realloc: Option<TypedFunc<(u32, u32, u32, u32), u32>>,
+}
+
+impl GuestState {
+    pub(super) fn new(config: GuestConfig) -> wasmtime::Result<Self> {
+        let GuestConfig { wasi, host, cancel } = config;
+        Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None })
+    }
+
+    /// The epoch moved on because some guest of the engine was cancelled: this one or another.
+    pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
+        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Continue(1)) }
+    }
+}
+
+/// Makes the exports of a new instance known to its host functions.
+pub(super) fn bind_exports(store: &mut Store<GuestState>, instance: Instance) {
+    let memory = instance.get_memory(&mut *store, "memory");
+    let realloc = instance.get_typed_func(&mut *store, "cabi_realloc").ok();
+    store.data_mut().exports = Some(Exports { instance, memory, realloc });
+}
+
+/// Defines a host function as an import.
+pub(super) fn link(linker: &mut Linker<GuestState>, function: HostFunction) -> wasmtime::Result<()> {
+    let core = |types: &[CoreType]| types.iter().copied().map(value_type).collect::<Vec<_>>();
+    let signature = FuncType::new(linker.engine(), core(&function.signature.params), core(&function.signature.results));
+    let (interface, name) = (function.interface, function.name);
+    let function = Arc::new(function);
+    linker.func_new_async(interface, name, signature, move |mut caller, params, results| {
+        let function = Arc::clone(&function);
+        Box::new(async move {
+            let host = Arc::clone(&caller.data().host);
+            let arguments = params.iter().map(core_value).collect::<Option<Vec<_>>>().unwrap_or_default();
+            let mut guest = RunningGuest { store: caller.as_context_mut() };
+            let result = function.call(&host, &mut guest, &arguments).await?;
+            for (slot, value) in results.iter_mut().zip(result) {
+                *slot = val(value);
+            }
+            Ok(())
+        })
+    })?;
+    Ok(())
+}
+
+/// A guest inside a call of its own, or between calls.
+pub(super) struct RunningGuest<'a> {
+    pub(super) store: StoreContextMut<'a, GuestState>,
+}
+
+impl RunningGuest<'_> {
+    fn memory(&self) -> Option<Memory> {
+        self.store.data().exports.as_ref()?.memory
+    }
+}
+
+impl GuestMemory for RunningGuest<'_> {
+    fn size(&self) -> u64 {
+        self.memory().map_or(0, |memory| memory.data_size(&self.store) as u64)
+    }
+
+    fn read(&self, address: GuestPtr, into: &mut [u8]) -> Result<(), OutOfBounds> {
+        let memory = self.memory().ok_or(OutOfBounds)?;
+        memory.read(self.store.as_context(), address.0 as usize, into).map_err(|_| OutOfBounds)
+    }
+
+    fn write(&mut self, address: GuestPtr, bytes: &[u8]) -> Result<(), OutOfBounds> {
+        let memory = self.memory().ok_or(OutOfBounds)?;
+        memory.write(self.store.as_context_mut(), address.0 as usize, bytes).map_err(|_| OutOfBounds)
+    }
+}
+
+impl Guest for RunningGuest<'_> {
+    type Error = wasmtime::Error;
+
+    async fn allocate(&mut self, align: u32, size: GuestLen) -> wasmtime::Result<GuestPtr> {
+        let realloc = self.store.data().exports.as_ref().and_then(|exports| exports.realloc.clone());
+        let realloc = realloc.ok_or_else(|| Stop::missing_export("cabi_realloc"))?;
+        let address = realloc.call_async(self.store.as_context_mut(), (0, 0, align, size.0)).await?;
+        Ok(GuestPtr(address))
+    }
+}
+
+impl GuestExports for RunningGuest<'_> {
+    fn has_function(&mut self, export: &str) -> bool {
+        let instance = self.store.data().exports.as_ref().map(|exports| exports.instance);
+        instance.is_some_and(|instance| instance.get_func(&mut self.store, export).is_some())
+    }
+
+    async fn call(&mut self, export: &str, params: &[CoreValue]) -> wasmtime::Result<Option<CoreValue>> {
+        let instance = self.store.data().exports.as_ref().map(|exports| exports.instance);
+        let function = instance.and_then(|instance| instance.get_func(&mut self.store, export));
+        let function = function.ok_or_else(|| Stop::missing_export(export))?;
+        let params: Vec<Val> = params.iter().copied().map(val).collect();
+        let signature = function.ty(&self.store);
+        let fits = params.len() == signature.params().len()
+            && params.iter().zip(signature.params()).all(|(param, wanted)| ValType::eq(&param_type(param), &wanted))
+            && signature.results().len() <= 1;
+        if !fits {
+            return Err(Stop::missing_export(export).into());
+        }
+        let mut results = vec![Val::I32(0); signature.results().len()];
+        function.call_async(self.store.as_context_mut(), &params, &mut results).await?;
+        Ok(results.first().and_then(core_value))
+    }
+}
+
+fn value_type(core: CoreType) -> ValType {
+    match core {
+        CoreType::I32 => ValType::I32,
+        CoreType::I64 => ValType::I64,
+    }
+}
+
+fn param_type(param: &Val) -> ValType {
+    match param {
+        Val::I64(_) => ValType::I64,
+        _ => ValType::I32,
+    }
+}
+
+fn val(value: CoreValue) -> Val {
+    match value {
+        CoreValue::I32(value) => Val::I32(value.cast_signed()),
+        CoreValue::I64(value) => Val::I64(value.cast_signed()),
+    }
+}
+
+fn core_value(value: &Val) -> Option<CoreValue> {
+    match value {
+        Val::I32(value) => Some(CoreValue::I32(value.cast_unsigned())),
+        Val::I64(value) => Some(CoreValue::I64(value.cast_unsigned())),
+        _ => None,
+    }
+}

@@ -1,0 +1,60 @@
+//! wasmtime's errors in the words of the contract.
+
+use std::fmt::Write as _;
+
+use host_abi::canonical::AbiError;
+use wasmtime::WasmBacktrace;
+use wasmtime_wasi::I32Exit;
+
+use crate::engine::{Stop, Trap, TrapKind};
+
+pub(super) fn from_error(error: wasmtime::Error) -> Stop {
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace);
+    let mut trap = if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Stop::Exit(code.cast_unsigned());
+    } else if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
+        let kind = kind(*trap);
+        let message = matches!(kind, TrapKind::Other).then(|| trap.to_string());
+        Trap { kind, message, backtrace: None }
+    } else if error.is::<Stop>() {
+        match error.downcast() {
+            Ok(Stop::Trap(trap)) => trap,
+            Ok(stop) => return stop,
+            Err(error) => return from_error(error),
+        }
+    } else if let Some(error) = error.downcast_ref::<AbiError>() {
+        Trap::host_abi(error)
+    } else {
+        Trap { kind: TrapKind::Other, message: Some(error.root_cause().to_string()), backtrace: None }
+    };
+    trap.backtrace = backtrace;
+    Stop::Trap(trap)
+}
+
+fn kind(trap: wasmtime::Trap) -> TrapKind {
+    use wasmtime::Trap as T;
+    match trap {
+        T::UnreachableCodeReached => TrapKind::Unreachable,
+        T::StackOverflow => TrapKind::StackOverflow,
+        T::MemoryOutOfBounds => TrapKind::MemoryOutOfBounds,
+        T::TableOutOfBounds => TrapKind::TableOutOfBounds,
+        T::IndirectCallToNull => TrapKind::IndirectCallToNull,
+        T::BadSignature => TrapKind::BadSignature,
+        T::IntegerOverflow => TrapKind::IntegerOverflow,
+        T::IntegerDivisionByZero => TrapKind::IntegerDivisionByZero,
+        T::BadConversionToInteger => TrapKind::BadConversionToInteger,
+        T::HeapMisaligned => TrapKind::UnalignedAtomic,
+        _ => TrapKind::Other,
+    }
+}
+
+fn backtrace(backtrace: &WasmBacktrace) -> String {
+    let mut lines = String::new();
+    for frame in backtrace.frames() {
+        let _ = match frame.func_name() {
+            Some(name) => writeln!(lines, "  at {name}"),
+            None => writeln!(lines, "  at function {}", frame.func_index()),
+        };
+    }
+    lines
+}

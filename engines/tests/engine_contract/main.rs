@@ -1,0 +1,10 @@
+//! What every engine must do: one body for all of them, run as `….wasmtime` and `….wasmer`.
+
+#[macro_use]
+mod support;
+
+mod calls;
+mod cancellation;
+mod files;
+mod traps;
+mod wasi;

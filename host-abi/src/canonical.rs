@@ -1,0 +1,22 @@
+//! The canonical ABI of the WebAssembly Component Model, as far as core modules use it: the layout, lifting
+//! and lowering that `wit-bindgen` generates guests for.
+//!
+//! Source: <https://github.com/WebAssembly/component-model/blob/main/design/mvp/CanonicalABI.md>.
+//!
+//! Lifting reads a typed value out of a guest; every pointer, length and discriminant in it is hostile.
+//! Lowering is split in two, because only an engine can call a guest's allocator: a value becomes a
+//! [`Lowered`] image without touching the guest, and the image is then placed in the guest's memory.
+
+mod call;
+mod layout;
+mod lift;
+mod lower;
+mod memory;
+mod record;
+
+pub use call::{ExportCall, Guest, GuestExports, TypedCall, call_export};
+pub use layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to};
+pub use lift::{FlatValues, Lift, Params, Source};
+pub use lower::{BlockId, Image, Lower, Lowered, Slot};
+pub use memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
+pub(crate) use record::{wit_enum, wit_record};

@@ -1,0 +1,165 @@
+//! The one table of functions that a guest can import. An engine adapter binds all of it in a loop and
+//! knows no function by name.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::canonical::{
+    AbiError, AbiType, CoreType, CoreValue, Fault, Guest, GuestMemory, GuestPtr, Lower, Lowered, MAX_FLAT_PARAMS,
+    MAX_FLAT_RESULTS, Params, Signature, Source,
+};
+use crate::error::{Error, ErrorClass};
+use crate::http::{HttpClient, HttpError, Request, Response};
+use crate::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+
+/// What the host functions of one guest act on.
+#[derive(Default)]
+pub struct HostContext {
+    /// By component name.
+    pub state_stores: BTreeMap<String, Arc<dyn StateStore>>,
+    /// Without one, every outbound request is `destination-not-allowed`.
+    pub http_client: Option<Arc<dyn HttpClient>>,
+}
+
+impl HostContext {
+    fn state_store(&self, name: &str) -> Result<&dyn StateStore, Error> {
+        self.state_stores.get(name).map(|store| &**store).ok_or_else(|| {
+            let known: Vec<&str> = self.state_stores.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            // The guest chose the name, and its length.
+            let name: String = name.chars().take(64).collect();
+            let message = format!("no state store {name:?}; configured: {known}");
+            Error::new(ErrorClass::NotFound, message)
+        })
+    }
+}
+
+/// Every host function there is.
+pub fn host_functions() -> Vec<HostFunction> {
+    const STATE: &str = "dapr:state/state-interface";
+    const HTTP: &str = "dapr:http/http-client";
+    vec![
+        HostFunction::new(STATE, "get", &["name", "req"], get),
+        HostFunction::new(STATE, "set", &["name", "req"], set),
+        HostFunction::new(STATE, "delete", &["name", "req"], delete),
+        HostFunction::new(HTTP, "send", &["req"], send),
+    ]
+}
+
+async fn get(host: Arc<HostContext>, (name, request): (String, GetRequest)) -> Result<GetResponse, String> {
+    Ok(host.state_store(&name)?.get(request).await?)
+}
+
+async fn set(host: Arc<HostContext>, (name, request): (String, SetRequest)) -> Result<u32, String> {
+    host.state_store(&name)?.set(request).await?;
+    Ok(1)
+}
+
+async fn delete(host: Arc<HostContext>, (name, request): (String, DeleteRequest)) -> Result<u32, String> {
+    host.state_store(&name)?.delete(request).await?;
+    Ok(1)
+}
+
+async fn send(host: Arc<HostContext>, (request,): (Request,)) -> Result<Response, HttpError> {
+    match &host.http_client {
+        Some(client) => client.send(request).await,
+        None => Err(HttpError::DestinationNotAllowed),
+    }
+}
+
+type Pending = Pin<Box<dyn Future<Output = Lowered> + Send>>;
+type Begin = dyn Fn(&Arc<HostContext>, &dyn GuestMemory, &[CoreValue]) -> Result<Pending, AbiError> + Send + Sync;
+
+/// A function that guests import, its types hidden from the engine that binds it.
+pub struct HostFunction {
+    /// The import's module, such as `dapr:state/state-interface`.
+    pub interface: &'static str,
+    pub name: &'static str,
+    /// As the WIT has them, for errors.
+    pub param_names: &'static [&'static str],
+    pub signature: Signature,
+    /// `interface.name`, for errors.
+    import: String,
+    /// Whether the last parameter is the address that the result goes to.
+    result_in_memory: bool,
+    /// Lifts the parameters and starts the work, which then needs nothing of the guest.
+    begin: Box<Begin>,
+}
+
+impl HostFunction {
+    fn new<P, R, F>(
+        interface: &'static str,
+        name: &'static str,
+        param_names: &'static [&'static str],
+        handler: fn(Arc<HostContext>, P) -> F,
+    ) -> Self
+    where
+        P: Params,
+        R: Lower,
+        F: Future<Output = R> + Send + 'static,
+    {
+        let result_in_memory = R::flat().len() > MAX_FLAT_RESULTS;
+        let begin = move |host: &Arc<HostContext>, memory: &dyn GuestMemory, arguments: &[CoreValue]| {
+            let mut source = Source::new(memory);
+            let params = P::lift_params(&mut source, param_names, arguments)?;
+            if result_in_memory {
+                let address = result_address(arguments)?;
+                let check = source.check(address, u64::from(R::SIZE), R::ALIGN);
+                check.map_err(|fault| AbiError::from(fault).inside("result"))?;
+            }
+            let work = handler(Arc::clone(host), params);
+            Ok(Box::pin(async move { Lowered::result(work.await) }) as Pending)
+        };
+        Self {
+            interface,
+            name,
+            param_names,
+            signature: signature::<P, R>(),
+            import: format!("{interface}.{name}"),
+            result_in_memory,
+            begin: Box::new(begin),
+        }
+    }
+
+    /// Serves one call. The guest's memory is read before the work starts and written after it ended: other
+    /// guests run meanwhile.
+    ///
+    /// # Errors
+    /// The guest broke the ABI, or its allocator trapped. What a component answers is a result, not an error.
+    pub async fn call<G: Guest>(
+        &self,
+        host: &Arc<HostContext>,
+        guest: &mut G,
+        arguments: &[CoreValue],
+    ) -> Result<Option<CoreValue>, G::Error> {
+        let broken = |error: AbiError| error.of_function(&self.import);
+        let work = (self.begin)(host, guest, arguments).map_err(broken)?;
+        let root = if self.result_in_memory { Some(result_address(arguments).map_err(broken)?) } else { None };
+        let lowered = work.await;
+        let values = lowered.place(guest, root, &self.import).await?;
+        Ok(values.first().copied())
+    }
+}
+
+/// The core type that the canonical ABI gives an imported function.
+fn signature<P: AbiType, R: AbiType>() -> Signature {
+    let mut params = P::flat();
+    if params.len() > MAX_FLAT_PARAMS {
+        params = vec![CoreType::I32];
+    }
+    let mut results = R::flat();
+    if results.len() > MAX_FLAT_RESULTS {
+        params.push(CoreType::I32);
+        results.clear();
+    }
+    Signature { params, results }
+}
+
+fn result_address(arguments: &[CoreValue]) -> Result<GuestPtr, AbiError> {
+    match arguments.last() {
+        Some(CoreValue::I32(address)) => Ok(GuestPtr(*address)),
+        _ => Err(Fault::Signature.into()),
+    }
+}

@@ -1,0 +1,158 @@
+//! The guest host: the process that holds one container's guest.
+//!
+//! Executed by the shim, with one thread and nothing but the descriptors it needs, it prepares everything that can
+//! be prepared outside, has libcontainer clone it into the container, and leaves. The clone, a child of the shim,
+//! goes on as the container's process without executing anything: a container's root need not hold a
+//! dynamic linker, nor this program. See docs/decisions/0001-guest-host-process.md.
+
+mod compile;
+mod container_config;
+mod create;
+mod executor;
+mod http_client;
+mod rootfs;
+pub mod trigger;
+
+use std::env;
+use std::fs::File;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use components::Registry;
+use engines::engine::Engine;
+use rustix::io::fcntl_dupfd_cloexec;
+
+use crate::logging;
+use crate::protocol::{self, CONTROL_FD, FromGuestHost, STDIO_FDS, ToGuestHost};
+
+/// The exit code of a container whose host failed it after the start, as `docker run` has it for its own failures.
+pub(crate) const HOST_FAILED: u8 = 125;
+
+/// A guest host, with the engines and component types it knows.
+///
+/// A binary of its own is these lines, installed in the place of `dapr-guest-host`:
+///
+/// ```no_run
+/// # fn my_engine() -> std::sync::Arc<dyn engines::engine::Engine> { unimplemented!() }
+/// use std::process::ExitCode;
+///
+/// use shim::guest_host::GuestHost;
+///
+/// fn main() -> ExitCode {
+///     GuestHost::new().engine(my_engine()).main()
+/// }
+/// ```
+pub struct GuestHost {
+    engines: Vec<Arc<dyn Engine>>,
+    components: Registry,
+}
+
+impl GuestHost {
+    /// With everything that is compiled in.
+    pub fn new() -> Self {
+        Self { engines: engines::built_in(), components: Registry::builtin() }
+    }
+
+    /// Adds an engine, or replaces the one of the same name.
+    #[must_use]
+    pub fn engine(mut self, engine: Arc<dyn Engine>) -> Self {
+        self.engines.retain(|known| known.name() != engine.name());
+        self.engines.push(engine);
+        self
+    }
+
+    /// Knows these component types instead of the ones compiled in.
+    #[must_use]
+    pub fn components(mut self, registry: Registry) -> Self {
+        self.components = registry;
+        self
+    }
+
+    /// Serves the shim that executed this process, or compiles on behalf of such a process.
+    pub fn main(self) -> ExitCode {
+        let args: Vec<String> = env::args().skip(1).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match args[..] {
+            ["create", log_level] => self.serve_shim(log_level == "debug"),
+            ["compile", engine] => self.compile(engine),
+            ["-v" | "--version"] => {
+                println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
+                ExitCode::SUCCESS
+            }
+            _ => {
+                eprintln!("dapr-guest-host is started by containerd-shim-dapr-v1, not by hand (-v prints its version)");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn serve_shim(self, debug: bool) -> ExitCode {
+        // Out of the way of the standard streams, which will be the container's.
+        match fcntl_dupfd_cloexec(rustix::stdio::stderr(), 10) {
+            Ok(log) => logging::init(File::from(log), debug),
+            Err(_) => return ExitCode::FAILURE,
+        }
+        let control = take_descriptor(CONTROL_FD);
+        let stdio = STDIO_FDS.map(take_descriptor);
+        let control = Arc::new(OwnedFd::from(control));
+        match self.create(&control, stdio) {
+            Ok(pid) => {
+                let _ = protocol::send_message(&control, &FromGuestHost::Created { pid });
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                let message = format!("{error:#}");
+                let _ = protocol::send_message(&control, &FromGuestHost::Failed { message });
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn create(self, control: &Arc<OwnedFd>, stdio: [File; 3]) -> anyhow::Result<i32> {
+        match protocol::receive_message(control)? {
+            Some(ToGuestHost::Create(request)) => create::create(self, &request, control, stdio),
+            Some(ToGuestHost::Start) => bail!("the shim asked for a start before there is a container"),
+            None => bail!("the shim is gone"),
+        }
+    }
+
+    fn compile(self, engine: &str) -> ExitCode {
+        match self.find_engine(engine).and_then(|engine| compile::serve(&*engine)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// The engine of a container; `name` is the annotation's, or the operator's.
+    fn find_engine(&self, name: &str) -> anyhow::Result<Arc<dyn Engine>> {
+        let found = self.engines.iter().find(|engine| engine.name() == name);
+        found.cloned().with_context(|| {
+            let known: Vec<_> = self.engines.iter().map(|engine| engine.name()).collect();
+            format!("unknown engine {name:?}; this runtime knows {}", known.join(", "))
+        })
+    }
+
+    fn default_engine(&self) -> anyhow::Result<&str> {
+        self.engines.first().map(|engine| engine.name()).context("this runtime was built without any engine")
+    }
+}
+
+impl Default for GuestHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Takes over a descriptor that the shim passed.
+fn take_descriptor(descriptor: i32) -> File {
+    // SAFETY: the shim executes this program with these descriptors open, and each is taken once, at the start.
+    #[allow(unsafe_code, reason = "see above")]
+    unsafe {
+        File::from_raw_fd(descriptor)
+    }
+}

@@ -1,0 +1,204 @@
+//! What a container is to run, and how: the image's `/config.yaml` and the annotations of the OCI spec.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use components::{App, AppId};
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+
+use super::rootfs::Rootfs;
+
+const CONFIG_FILE: &str = "/config.yaml";
+const PREFIX: &str = "dapr.wasm/";
+const DEFAULT_PORT: u16 = 8080;
+/// A larger file is not read into memory to find out that it is no configuration.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// The annotations of this runtime.
+const ANNOTATIONS: [&str; 5] = [
+    "dapr.wasm/app-id",
+    "dapr.wasm/components",
+    "dapr.wasm/engine",
+    "dapr.wasm/port",
+    "dapr.wasm/trigger",
+];
+
+/// What a container runs.
+#[derive(Debug)]
+pub(super) enum Workload {
+    Wasm(WasmConfig),
+    /// An ordinary Linux program, such as a pod's pause container.
+    Native,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct WasmConfig {
+    /// In the container's root.
+    pub(super) module: PathBuf,
+    pub(super) trigger: Trigger,
+    /// As the annotation names it.
+    pub(super) engine: Option<String>,
+    /// A file or folder in the container.
+    pub(super) components: Option<PathBuf>,
+    pub(super) app: App,
+    /// The guest's arguments, its own name first.
+    pub(super) args: Vec<String>,
+}
+
+/// What makes the guest run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// Once, from this export.
+    Command { function: String },
+    /// A fresh instance for each request to this port.
+    Http { port: u16 },
+}
+
+/// `/config.yaml` of an image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageConfig {
+    wasm_path: Option<PathBuf>,
+    trigger: Option<String>,
+    port: Option<u16>,
+    component_path: Option<PathBuf>,
+}
+
+impl ImageConfig {
+    /// A file with neither key is the guest's own.
+    fn is_ours(&self) -> bool {
+        self.wasm_path.is_some() || self.trigger.is_some()
+    }
+
+    fn read(rootfs: &Rootfs) -> anyhow::Result<Option<Self>> {
+        let file = match rootfs.open(Path::new(CONFIG_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("cannot read the image's /config.yaml"),
+        };
+        let text = read_text(file).context("cannot read the image's /config.yaml")?;
+        // Whether it is this runtime's is known only once it was parsed.
+        let config: Self = serde_yaml::from_str(&text).context("the image's /config.yaml is not valid")?;
+        Ok(config.is_ours().then_some(config))
+    }
+}
+
+fn read_text(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(MAX_CONFIG_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Finds out what the container of a spec is to run.
+///
+/// # Errors
+/// The configuration contradicts itself or says what nobody knows; the message says what is allowed.
+pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload> {
+    let no_annotations = HashMap::new();
+    let annotations = spec.annotations().as_ref().unwrap_or(&no_annotations);
+    if annotations.get("io.kubernetes.cri.container-type").is_some_and(|kind| kind == "sandbox") {
+        return Ok(Workload::Native);
+    }
+    let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
+    let entry = args.first().map(|arg| EntryPoint::parse(arg));
+    let image = match ImageConfig::read(rootfs) {
+        // A Linux program's own file may look like anything.
+        Err(_) if entry.as_ref().is_some_and(|entry| entry.is_native(rootfs)) => return Ok(Workload::Native),
+        image => image?,
+    };
+    if image.is_none() && !entry.as_ref().is_some_and(|entry| entry.is_wasm(rootfs)) {
+        return Ok(Workload::Native);
+    }
+    wasm_config(args, entry, image.unwrap_or_default(), annotations).map(Workload::Wasm)
+}
+
+fn wasm_config(
+    mut args: Vec<String>,
+    entry: Option<EntryPoint>,
+    image: ImageConfig,
+    annotations: &HashMap<String, String>,
+) -> anyhow::Result<WasmConfig> {
+    for key in annotations.keys().filter(|key| key.starts_with(PREFIX)) {
+        ensure!(
+            ANNOTATIONS.contains(&key.as_str()),
+            "unknown annotation {key:?}; this runtime knows {}",
+            ANNOTATIONS.join(", ")
+        );
+    }
+    let annotation = |name: &str| annotations.get(&format!("{PREFIX}{name}")).map(String::as_str);
+    let function = entry.as_ref().and_then(|entry| entry.function.clone());
+    let module = image.wasm_path.or_else(|| entry.map(|entry| entry.path));
+    let module = module.context("neither wasmPath in /config.yaml nor an entry point names a module")?;
+    match args.first_mut() {
+        Some(name) => *name = EntryPoint::parse(name).path.to_string_lossy().into_owned(),
+        None => args.push(module.to_string_lossy().into_owned()),
+    }
+    let port = match annotation("port") {
+        Some(port) => {
+            port.parse().with_context(|| format!("annotation dapr.wasm/port is {port:?}, not a port (1 to 65535)"))?
+        }
+        None => image.port.unwrap_or(DEFAULT_PORT),
+    };
+    ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
+    let trigger = match annotation("trigger").or(image.trigger.as_deref()).unwrap_or("command") {
+        "command" | "state" => Trigger::Command { function: function.unwrap_or_else(|| "_start".to_owned()) },
+        "http" => Trigger::Http { port },
+        other => bail!("unknown trigger {other:?}; this runtime knows command, http, state"),
+    };
+    Ok(WasmConfig {
+        module,
+        trigger,
+        engine: annotation("engine").map(str::to_owned),
+        components: annotation("components").map(PathBuf::from).or(image.component_path),
+        app: app(annotations)?,
+        args,
+    })
+}
+
+/// Who the guest is to Dapr: Kubernetes tells its pod's name and namespace through the CRI's own annotations.
+fn app(annotations: &HashMap<String, String>) -> anyhow::Result<App> {
+    let text = |key: &str| annotations.get(key).cloned();
+    let id = text("dapr.wasm/app-id").or_else(|| text("dapr.io/app-id"));
+    Ok(App {
+        id: id.map(AppId::new).transpose()?,
+        namespace: text("io.kubernetes.cri.sandbox-namespace"),
+        pod_name: text("io.kubernetes.cri.sandbox-name"),
+    })
+}
+
+/// The first argument of an image without a `/config.yaml`: `/app.wasm`, also `/app.wasm#function`.
+#[derive(Clone, Debug)]
+struct EntryPoint {
+    path: PathBuf,
+    function: Option<String>,
+}
+
+impl EntryPoint {
+    fn parse(argument: &str) -> Self {
+        match argument.split_once('#') {
+            Some((path, function)) if path.ends_with(".wasm") => {
+                Self { path: path.into(), function: Some(function.to_owned()) }
+            }
+            _ => Self { path: argument.into(), function: None },
+        }
+    }
+
+    /// By its name, so that a module that is missing or damaged is reported as such; or by its first bytes.
+    fn is_wasm(&self, rootfs: &Rootfs) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "wasm") || self.starts_with(rootfs, b"\0asm")
+    }
+
+    fn is_native(&self, rootfs: &Rootfs) -> bool {
+        self.starts_with(rootfs, b"\x7fELF") || self.starts_with(rootfs, b"#!")
+    }
+
+    fn starts_with(&self, rootfs: &Rootfs, magic: &[u8]) -> bool {
+        let mut start = vec![0; magic.len()];
+        let read = rootfs.open(&self.path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == magic
+    }
+}

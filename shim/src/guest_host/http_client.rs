@@ -1,0 +1,79 @@
+//! Requests that a guest makes itself, from the container's own network.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use host_abi::http::{HttpClient, HttpError, Method, Request, Response};
+use http::{HeaderValue, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+/// A larger response body fails the request.
+const MAX_BODY_BYTES: usize = 64 << 20;
+/// From the connection to the last byte of the response.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) struct HttpCaller {
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl HttpCaller {
+    pub(super) fn new() -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, HttpError> {
+        let response = self.client.request(request).await.map_err(|_| HttpError::RequestError)?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| HttpError::RequestError)?;
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+        Ok(Response {
+            status: parts.status.as_u16(),
+            headers: Some(headers.collect()),
+            body: Some(body.to_bytes()),
+        })
+    }
+}
+
+#[async_trait]
+impl HttpClient for HttpCaller {
+    async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        let request = to_network(request)?;
+        timeout(TIMEOUT, self.exchange(request)).await.map_err(|_| HttpError::RequestError)?
+    }
+}
+
+fn to_network(request: Request) -> Result<http::Request<Full<Bytes>>, HttpError> {
+    let method = match request.method {
+        Method::Get => http::Method::GET,
+        Method::Post => http::Method::POST,
+        Method::Put => http::Method::PUT,
+        Method::Delete => http::Method::DELETE,
+        Method::Patch => http::Method::PATCH,
+        Method::Head => http::Method::HEAD,
+        Method::Options => http::Method::OPTIONS,
+    };
+    let mut network = http::Request::builder().method(method).uri(url(request.uri, &request.params)?);
+    for (name, value) in request.headers {
+        network = network.header(name, value);
+    }
+    network.body(Full::new(request.body.unwrap_or_default())).map_err(|_| HttpError::RequestError)
+}
+
+/// An absolute `http` URL with the parameters behind its own query.
+fn url(mut url: String, params: &[(String, String)]) -> Result<Uri, HttpError> {
+    if !params.is_empty() {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
+        url.push(separator);
+        url.push_str(&query);
+    }
+    let uri: Uri = url.parse().map_err(|_| HttpError::InvalidUrl)?;
+    // There is no TLS here yet: an `https` URL must not be sent in the clear.
+    if uri.scheme_str() == Some("http") && uri.host().is_some() { Ok(uri) } else { Err(HttpError::InvalidUrl) }
+}

@@ -1,0 +1,46 @@
+//! The triggers `command` and `state`: the guest runs once.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use engines::engine::Stop;
+use tokio_util::sync::CancellationToken;
+
+use super::{Guests, InstantiateError, Signals, TRAPPED};
+
+/// How long a guest that is told to stop may take to notice. Past it the process ends with the guest in it.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(
+    function: &str,
+    guests: Guests,
+    mut signals: Signals,
+    started: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<u8> {
+    let cancel = CancellationToken::new();
+    let mut stderr = guests.wasi.stderr.try_clone()?;
+    started()?;
+    let mut guest = tokio::spawn(run_guest(function.to_owned(), guests, cancel.clone()));
+    let stopped = tokio::select! {
+        stopped = &mut guest => stopped?,
+        code = signals.next() => {
+            cancel.cancel();
+            let _ = tokio::time::timeout(GRACE, guest).await;
+            return Ok(code);
+        }
+    };
+    Ok(match stopped {
+        Ok(()) => 0,
+        // The system keeps eight bits of a code.
+        Err(InstantiateError::Stop(Stop::Exit(code))) => code as u8,
+        Err(error) => {
+            let _ = writeln!(stderr, "{error}");
+            TRAPPED
+        }
+    })
+}
+
+async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), InstantiateError> {
+    let mut instance = guests.instantiate(cancel).await?;
+    Ok(instance.run(&function).await?)
+}

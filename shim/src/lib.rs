@@ -1,0 +1,15 @@
+//! containerd and OCI live here and nowhere else.
+//!
+//! Two programs, both thin around this library:
+//! - [`shim_process`]: `containerd-shim-dapr-v1`, which containerd starts; one stays for each sandbox and
+//!   serves the task API. It never runs a guest.
+//! - [`guest_host`]: `dapr-guest-host`, one for each container, in the container's namespaces and cgroup. It holds
+//!   the engine, the host ABI, the components and the trigger.
+//!
+//! They talk through [`protocol`].
+
+pub mod guest_host;
+mod logging;
+mod operator_config;
+mod protocol;
+pub mod shim_process;

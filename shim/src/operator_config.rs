@@ -1,0 +1,47 @@
+//! What the node's operator decides: a YAML file, named by `ConfigPath` of the runtime's options in containerd's
+//! configuration.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct OperatorConfig {
+    /// The engine of a container whose annotations name none; without it, the first that is built in.
+    pub(crate) default_engine: Option<String>,
+    pub(crate) artifact_cache: ArtifactCacheConfig,
+    /// A file or folder of Dapr components on the node, for every container, beside its own.
+    pub(crate) components: Option<PathBuf>,
+    /// The program that hosts a guest; without it, `dapr-guest-host` beside the shim.
+    pub(crate) guest_host: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ArtifactCacheConfig {
+    pub(crate) folder: PathBuf,
+    /// Bytes on disk; what was used longest ago goes first.
+    pub(crate) max_bytes: u64,
+}
+
+impl Default for OperatorConfig {
+    fn default() -> Self {
+        Self { default_engine: None, artifact_cache: ArtifactCacheConfig::default(), components: None, guest_host: None }
+    }
+}
+
+impl Default for ArtifactCacheConfig {
+    fn default() -> Self {
+        Self { folder: "/var/cache/dapr-wasm/artifacts".into(), max_bytes: 4 << 30 }
+    }
+}
+
+impl OperatorConfig {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_yaml::from_str(&text).with_context(|| format!("{} is not a configuration of this runtime", path.display()))
+    }
+}

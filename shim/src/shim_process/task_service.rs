@@ -1,0 +1,295 @@
+//! containerd's task API, version 2 (`containerd.task.v2.Task`). Each method finds its container, has it work, and puts
+//! the answer into containerd's words.
+
+use std::collections::HashMap;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use containerd_shim::api::{
+    CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
+    DeleteResponse, Empty, KillRequest, PidsRequest, PidsResponse, ShutdownRequest, StartRequest, StartResponse,
+    StateRequest, StateResponse, Status, WaitRequest, WaitResponse,
+};
+use containerd_shim::asynchronous::ExitSignal;
+use containerd_shim::event::Event;
+use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
+use containerd_shim::protos::protobuf::MessageDyn;
+use containerd_shim::protos::types::task::ProcessInfo;
+use containerd_shim::protos::ttrpc::{self, Code, get_status};
+use containerd_shim::publisher::RemotePublisher;
+use containerd_shim::util::convert_to_timestamp;
+use containerd_shim::{Task, TtrpcContext};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::container::{Container, Exits, StreamNames};
+use super::options::operator_config;
+use super::task_state::{Exit, Refused, TaskState};
+use crate::protocol::{CreateContainer, RootfsMount};
+
+/// Set in containerd's environment, it has every create wait for SIGUSR1.
+const WAIT_DEBUGGER: &str = "CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER";
+
+pub(super) struct TaskService {
+    namespace: String,
+    /// The sandbox's id: that of the container which this shim was started for.
+    sandbox: String,
+    debug: bool,
+    exit: Arc<ExitSignal>,
+    publisher: Arc<RemotePublisher>,
+    containers: Mutex<HashMap<String, Arc<Container>>>,
+}
+
+impl TaskService {
+    pub(super) fn new(
+        namespace: String,
+        sandbox: String,
+        debug: bool,
+        exit: Arc<ExitSignal>,
+        publisher: RemotePublisher,
+    ) -> Self {
+        let publisher = Arc::new(publisher);
+        Self { namespace, sandbox, debug, exit, publisher, containers: Mutex::default() }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container of a request. No container has other processes yet.
+    fn container(&self, id: &str, exec_id: &str) -> ttrpc::Result<Arc<Container>> {
+        if !exec_id.is_empty() {
+            return Err(status(Code::NOT_FOUND, format!("no process {exec_id:?} in container {id:?}")));
+        }
+        let found = self.containers().get(id).cloned();
+        found.ok_or_else(|| status(Code::NOT_FOUND, format!("no container {id:?}")))
+    }
+
+    /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
+    async fn publish(publisher: &RemotePublisher, namespace: &str, event: impl Event + MessageDyn) {
+        let topic = event.topic();
+        let published = publisher.publish(ttrpc::context::with_timeout(0), &topic, namespace, Box::new(event)).await;
+        if let Err(error) = published {
+            tracing::warn!(%error, topic, "cannot publish an event");
+        }
+    }
+
+    async fn publish_event(&self, event: impl Event + MessageDyn) {
+        Self::publish(&self.publisher, &self.namespace, event).await;
+    }
+
+    /// Reports the end of a container's process when it comes.
+    fn watch(&self, container: Arc<Container>, exits: Exits) {
+        let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
+        tokio::spawn(async move {
+            let exit = exits.of(container.pid).await;
+            tracing::info!(container.id = container.id, exit.status, "container exited");
+            let _step = container.step.lock().await;
+            container.has_exited(exit);
+            let event = TaskExit {
+                container_id: container.id.clone(),
+                id: container.id.clone(),
+                pid: container.pid.cast_unsigned(),
+                exit_status: exit.status,
+                exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
+                ..TaskExit::default()
+            };
+            Self::publish(&publisher, &namespace, event).await;
+        });
+    }
+}
+
+#[async_trait]
+impl Task for TaskService {
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
+        if request.terminal {
+            return Err(status(Code::UNIMPLEMENTED, "terminals are not supported yet"));
+        }
+        if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
+            return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
+        }
+        if self.containers().contains_key(&request.id) {
+            return Err(status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id)));
+        }
+        wait_for_debugger().await.map_err(internal)?;
+        let rootfs = request.rootfs.iter().map(|mount| RootfsMount {
+            kind: mount.type_.clone(),
+            source: mount.source.clone(),
+            options: mount.options.clone(),
+        });
+        let create = CreateContainer {
+            id: request.id.clone(),
+            namespace: self.namespace.clone(),
+            bundle: request.bundle.clone().into(),
+            rootfs: rootfs.collect(),
+            operator: operator_config(request.options.as_ref()).map_err(invalid)?,
+        };
+        let streams = StreamNames {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let log_level = if self.debug { "debug" } else { "info" };
+        let created = Container::create(create, streams, log_level).await;
+        let (container, exits) = created.inspect_err(|error| {
+            tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
+        }).map_err(invalid)?;
+        let container = Arc::new(container);
+        self.containers().insert(container.id.clone(), Arc::clone(&container));
+        let pid = container.pid.cast_unsigned();
+        tracing::info!(container.id = container.id, pid, sandbox.id = self.sandbox, "container created");
+        let _step = container.step.lock().await;
+        self.watch(Arc::clone(&container), exits);
+        self.publish_event(TaskCreate {
+            container_id: request.id,
+            bundle: request.bundle,
+            rootfs: request.rootfs,
+            io: Some(TaskIO {
+                stdin: request.stdin,
+                stdout: request.stdout,
+                stderr: request.stderr,
+                terminal: request.terminal,
+                ..TaskIO::default()
+            })
+            .into(),
+            pid,
+            ..TaskCreate::default()
+        })
+        .await;
+        Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        let _step = container.step.lock().await;
+        container.start().await.map_err(refused)?;
+        let pid = container.pid.cast_unsigned();
+        let event = TaskStart { container_id: request.id, pid, ..TaskStart::default() };
+        self.publish_event(event).await;
+        Ok(StartResponse { pid, ..StartResponse::default() })
+    }
+
+    async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        let state = container.state();
+        let mut response = StateResponse {
+            id: request.id,
+            bundle: container.bundle.to_string_lossy().into_owned(),
+            pid: container.pid.cast_unsigned(),
+            stdin: container.streams.stdin.clone(),
+            stdout: container.streams.stdout.clone(),
+            stderr: container.streams.stderr.clone(),
+            ..StateResponse::default()
+        };
+        response.set_status(match state {
+            TaskState::Created => Status::CREATED,
+            TaskState::Running => Status::RUNNING,
+            TaskState::Stopped(_) => Status::STOPPED,
+        });
+        if let Some(Exit { status, at }) = state.exit() {
+            response.exit_status = status;
+            response.exited_at = Some(convert_to_timestamp(Some(at))).into();
+        }
+        Ok(response)
+    }
+
+    async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        let exit = container.wait().await.ok_or_else(|| status(Code::INTERNAL, "the container's exit is lost"))?;
+        Ok(WaitResponse {
+            exit_status: exit.status,
+            exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
+            ..WaitResponse::default()
+        })
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        let signal = i32::try_from(request.signal).ok().and_then(|number| Signal::try_from(number).ok());
+        let signal = signal.ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
+        container.kill(signal, request.all).map_err(refused)?;
+        Ok(Empty::default())
+    }
+
+    async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
+        let container = self.container(&request.id, "")?;
+        let processes = container.pids().map_err(internal)?.into_iter();
+        let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
+        Ok(PidsResponse { processes, ..PidsResponse::default() })
+    }
+
+    async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        if request.stdin {
+            container.close_stdin();
+        }
+        Ok(Empty::default())
+    }
+
+    async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        let container = self.container(&request.id, &request.exec_id)?;
+        let exit = container.delete().await.map_err(refused)?;
+        self.containers().remove(&container.id);
+        let pid = container.pid.cast_unsigned();
+        let exited_at = convert_to_timestamp(Some(exit.at));
+        self.publish_event(TaskDelete {
+            container_id: request.id,
+            pid,
+            exit_status: exit.status,
+            exited_at: Some(exited_at.clone()).into(),
+            ..TaskDelete::default()
+        })
+        .await;
+        Ok(DeleteResponse {
+            pid,
+            exit_status: exit.status,
+            exited_at: Some(exited_at).into(),
+            ..DeleteResponse::default()
+        })
+    }
+
+    async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+        let task_pid = self.containers().get(&request.id).map_or(0, |container| container.pid.cast_unsigned());
+        Ok(ConnectResponse { shim_pid: process::id(), task_pid, ..ConnectResponse::default() })
+    }
+
+    async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
+        // The other containers of the sandbox still need this shim.
+        if request.now || self.containers().is_empty() {
+            self.exit.signal();
+        }
+        Ok(Empty::default())
+    }
+}
+
+async fn wait_for_debugger() -> std::io::Result<()> {
+    if std::env::var_os(WAIT_DEBUGGER).is_some() {
+        let mut user1 = signal(SignalKind::user_defined1())?;
+        tracing::info!(pid = process::id(), "waiting for SIGUSR1 before the container is created");
+        user1.recv().await;
+    }
+    Ok(())
+}
+
+fn status(code: Code, message: impl Into<String>) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(get_status(code, message.into()))
+}
+
+/// The request asks for what cannot be; its author can mend it.
+fn invalid(error: anyhow::Error) -> ttrpc::Error {
+    status(Code::INVALID_ARGUMENT, format!("{error:#}"))
+}
+
+fn internal(error: impl Into<anyhow::Error>) -> ttrpc::Error {
+    status(Code::INTERNAL, format!("{:#}", error.into()))
+}
+
+/// A request at the wrong time has a code of its own.
+fn refused(error: anyhow::Error) -> ttrpc::Error {
+    match error.downcast_ref() {
+        Some(refused @ Refused::AlreadyFinished) => status(Code::NOT_FOUND, refused.to_string()),
+        Some(refused) => status(Code::FAILED_PRECONDITION, refused.to_string()),
+        None => status(Code::UNKNOWN, format!("{error:#}")),
+    }
+}

@@ -1,0 +1,132 @@
+//! Whatever is wrong with an image or its annotations is said before the guest runs, and leaves nothing behind.
+
+mod support;
+
+use images::Image;
+use support::{ENGINES, HELLO, Node, engine, guest, wasm_image};
+
+const EMPTY_COMMAND: &str = r#"(module (func (export "_start")))"#;
+
+fn component(name: &str, kind: &str) -> String {
+    format!("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: {kind}, version: v1}}\n")
+}
+
+#[test]
+fn annotations_that_mean_nothing_are_refused_with_what_is_allowed() {
+    let node = Node::start();
+    let cases: [(&str, &[&str]); 5] = [
+        ("dapr.wasm/engine=quickjs", &["unknown engine", "quickjs", "wasmtime, wasmer"]),
+        ("dapr.wasm/colour=blue", &["dapr.wasm/colour", "dapr.wasm/engine", "dapr.wasm/trigger"]),
+        ("dapr.wasm/trigger=cron", &["unknown trigger", "cron", "command, http, state"]),
+        ("dapr.wasm/port=99999", &["dapr.wasm/port", "99999"]),
+        ("dapr.wasm/components=/nowhere", &["/nowhere"]),
+    ];
+    for (index, (annotation, words)) in cases.into_iter().enumerate() {
+        let run = node.run(&[&format!("--annotation={annotation}")], HELLO, &format!("c{index}"), &["/hello.wasm"]);
+        run.assert_refused(words);
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn modules_that_cannot_run_are_refused_with_the_reason() {
+    let node = Node::start();
+    let component = b"\0asm\x0d\0\x01\0".to_vec();
+    let truncated = guest("hello")[..4000].to_vec();
+    let unknown_import = r#"(module (import "env" "launch" (func)) (func (export "_start")))"#;
+    let wrong_type = r#"(module (import "dapr:state/state-interface" "get" (func)) (func (export "_start")))"#;
+    let invalid = r#"(module (func (export "_start") (result i32)))"#;
+    let wat = |text: &str| wat::parse_str(text).expect("text of a module");
+    let cases: [(&str, Vec<u8>, &[&str]); 8] = [
+        ("empty", Vec::new(), &["/app.wasm", "is empty"]),
+        ("text", b"#!/bin/sh\necho hi\n".to_vec(), &["/app.wasm", "is not WebAssembly"]),
+        ("truncated", truncated, &["/app.wasm", "is damaged"]),
+        ("component", component, &["/app.wasm", "Wasm component", "not supported yet"]),
+        ("import", wat(unknown_import), &["env.launch", "wasi_snapshot_preview1", "dapr:state/state-interface.get"]),
+        ("type", wat(wrong_type), &["dapr:state/state-interface.get", "() -> ()"]),
+        ("start", wat("(module)"), &["exports no function _start"]),
+        ("invalid", wat(invalid), &["/app.wasm"]),
+    ];
+    for (name, module, words) in cases {
+        let image = format!("localhost/test/{name}:1");
+        node.import(&wasm_image(&image, module));
+        for engine_name in ENGINES {
+            let run = node.run(&[&engine(engine_name)], &image, &format!("{name}-{engine_name}"), &[]);
+            run.assert_refused(words);
+        }
+    }
+    node.run(&[], HELLO, "missing", &["/nowhere.wasm"]).assert_refused(&["/nowhere.wasm"]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
+    let node = Node::start();
+    let module = || wat::parse_str(EMPTY_COMMAND).expect("text of a module");
+    let cases: [(&str, &str, &[&str]); 4] = [
+        ("yaml", "wasmPath: [", &["/config.yaml"]),
+        ("trigger", "wasmPath: /app.wasm\ntrigger: carrier-pigeon\n", &["carrier-pigeon", "command, http, state"]),
+        ("port", "wasmPath: /app.wasm\ntrigger: http\nport: 0\n", &["port 0"]),
+        ("outside", "wasmPath: /../../../../etc/hostname\ntrigger: command\n", &["/../../../../etc/hostname"]),
+    ];
+    for (name, config, words) in cases {
+        let image = format!("localhost/test/config-{name}:1");
+        node.import(&wasm_image(&image, module()).file("/config.yaml", config));
+        node.run(&[], &image, name, &[]).assert_refused(words);
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_link_that_leads_out_of_the_root_finds_nothing() {
+    let node = Node::start();
+    let outside = node.containerd.folder().join("outside.wasm");
+    std::fs::write(&outside, wat::parse_str(EMPTY_COMMAND).expect("text of a module")).expect("a file");
+    let up = format!("/../../../../../../../..{}", outside.display());
+    node.import(&Image::new("localhost/test/link:1").link("/app.wasm", up).entrypoint(["/app.wasm"]));
+    node.run(&[], "localhost/test/link:1", "link", &[]).assert_refused(&["/app.wasm"]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn components_that_cannot_be_are_refused_with_all_their_faults() {
+    let node = Node::start();
+    let module = || wat::parse_str(EMPTY_COMMAND).expect("text of a module");
+    let image = |name: &str, files: &[(&str, String)]| {
+        let image = wasm_image(name, module())
+            .file("/config.yaml", "wasmPath: /app.wasm\ntrigger: command\ncomponentPath: /components\n");
+        files.iter().fold(image, |image, (path, content)| image.file(*path, content.clone()))
+    };
+    node.import(&image("localhost/test/type:1", &[("/components/a.yaml", component("a", "state.punchcards"))]));
+    node.run(&[], "localhost/test/type:1", "type", &[]).assert_refused(&[
+        "a.yaml",
+        "state.punchcards",
+        "state.in-memory",
+        "state.redis",
+        "state.sqlite",
+    ]);
+    let twice =
+        [("/components/a.yaml", component("same", "state.in-memory")), ("/components/b.yaml", component("same", "state.in-memory"))];
+    node.import(&image("localhost/test/twice:1", &twice));
+    node.run(&[], "localhost/test/twice:1", "twice", &[]).assert_refused(&["same", "b.yaml"]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_port_in_use_is_said_at_the_start() {
+    let node = Node::start();
+    let taken = std::net::TcpListener::bind("[::]:0").expect("a free port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    node.import(
+        &Image::new("localhost/test/http:1")
+            .file("/http.wasm", guest("http"))
+            .file("/config.yaml", "wasmPath: /http.wasm\ntrigger: http\n")
+            .entrypoint(["/http.wasm"]),
+    );
+    for name in ENGINES {
+        let port_option = format!("--annotation=dapr.wasm/port={port}");
+        let run = node.run(&["--net-host", &engine(name), &port_option], "localhost/test/http:1", name, &[]);
+        run.assert_refused(&[&format!("port {port}"), "in use"]);
+    }
+    node.assert_nothing_left();
+}

@@ -1,0 +1,134 @@
+//! What someone with `ctr` sees of a container that runs to its end.
+
+mod support;
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use images::Image;
+use support::{ENGINES, HELLO, Node, engine, wasm_image, wat_guest};
+
+#[test]
+fn a_guest_prints_on_either_engine() {
+    let node = Node::start();
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+        assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{name}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn the_exit_code_of_a_guest_is_the_container_s() {
+    let node = Node::start();
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "exit", "7"]);
+        assert_eq!(run.status(), 7, "{name}: {}", run.stderr());
+    }
+}
+
+#[test]
+fn a_trap_ends_with_134_and_says_which() {
+    let node = Node::start();
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "trap"]);
+        assert_eq!(run.status(), 134, "{name}");
+        let message = run.stderr();
+        assert!(message.contains("trap: unreachable instruction executed"), "{name}: {message}");
+        assert!(message.contains("wasm backtrace:\n  at "), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_guest_reads_its_input_to_the_end() {
+    let node = Node::start();
+    for name in ENGINES {
+        let mut command = node.run_command(&["--rm", &engine(name)], HELLO, name, &["/hello.wasm", "stdin"]);
+        let mut ctr = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ctr");
+        ctr.stdin.take().expect("a pipe").write_all(b"one\ntwo\n").expect("ctr reads");
+        let output = ctr.wait_with_output().expect("ctr ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n", "{name}");
+        assert!(output.status.success(), "{name}");
+    }
+}
+
+#[test]
+fn environment_and_working_directory_are_the_container_s() {
+    let node = Node::start();
+    for name in ENGINES {
+        let options = ["--env", "GREETING=hello", "--env", "RUST_LOG=trace", &engine(name)];
+        let run = node.run(&options, HELLO, name, &["/hello.wasm", "env"]);
+        let printed = run.stdout();
+        assert!(printed.contains("GREETING=hello\n") && printed.contains("RUST_LOG=trace\n"), "{name}: {printed}");
+        let options = ["--cwd", "/etc", &engine(name)];
+        let run = node.run(&options, HELLO, &format!("{name}-cwd"), &["/hello.wasm", "cat", "hostname"]);
+        assert_ne!(run.status(), 134, "{name}: {}", run.stderr());
+    }
+}
+
+#[test]
+fn a_guest_built_for_the_original_abi_runs_as_it_is() {
+    let node = Node::start();
+    node.import(
+        &wasm_image("localhost/test/original-state:1", wat_guest("original-abi-state"))
+            .file("/config.yaml", "wasmPath: /app.wasm\ntrigger: state\ncomponentPath: /components/state.yaml\n")
+            .file(
+                "/components/state.yaml",
+                "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: state}\n\
+                 spec: {type: state.in-memory, version: v1}\n",
+            ),
+    );
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], "localhost/test/original-state:1", name, &[]);
+        assert_eq!((run.stdout().trim_end(), run.status()), ("value", 0), "{name}: {}", run.stderr());
+    }
+}
+
+#[test]
+fn an_entry_point_may_name_another_function() {
+    let node = Node::start();
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start"))
+        (func (export "other") (call $exit (i32.const 9))))"#;
+    node.import(&wasm_image("localhost/test/functions:1", wat::parse_str(module).expect("valid")));
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], "localhost/test/functions:1", name, &["/app.wasm#other"]);
+        assert_eq!(run.status(), 9, "{name}: {}", run.stderr());
+    }
+}
+
+#[test]
+fn two_hundred_runs_leave_nothing_behind() {
+    let node = Node::start();
+    for round in 0..200 {
+        let name = ENGINES[round % ENGINES.len()];
+        let run = node.run(&[&engine(name)], HELLO, &format!("run-{round}"), &["/hello.wasm", "echo", "hi"]);
+        assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "run {round}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_guest_sees_and_changes_the_files_of_its_root() {
+    let node = Node::start();
+    node.import(
+        &Image::new("localhost/test/files:1")
+            .file("/hello.wasm", support::guest("hello"))
+            .file("/data/greeting", "good day\n")
+            .link("/data/out", "/../../../../etc/passwd")
+            .entrypoint(["/hello.wasm"]),
+    );
+    for name in ENGINES {
+        let run = |container: &str, words: &[&str]| {
+            let mut arguments = vec!["/hello.wasm"];
+            arguments.extend(words);
+            node.run(&[&engine(name)], "localhost/test/files:1", &format!("{name}-{container}"), &arguments)
+        };
+        assert_eq!(run("cat", &["cat", "/data/greeting"]).stdout(), "good day\n", "{name}");
+        assert_eq!(run("write", &["write", "/data/new", "text"]).status(), 0, "{name}");
+        let outside = run("out", &["cat", "/data/out"]);
+        assert!(outside.status() != 0 && !outside.stdout().contains("root:"), "{name}: {}", outside.stdout());
+    }
+}

@@ -1,0 +1,107 @@
+//! What the task API shows of a container's life.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use support::{ENGINES, HELLO, Node, engine, programs};
+
+#[test]
+fn sigkill_ends_an_endless_loop_with_137() {
+    let node = Node::start();
+    for name in ENGINES {
+        node.start_detached(&[&engine(name)], HELLO, name, &["/hello.wasm", "spin"]);
+        let killed = node.ctr(&["task", "kill", "-s", "SIGKILL", name]);
+        assert_eq!(killed.status(), 0, "{name}: {}", killed.stderr());
+        let deleted = node.ctr(&["task", "delete", name]);
+        assert_eq!(deleted.status(), 137, "{name}: {}", deleted.stderr());
+        node.ctr(&["container", "delete", name]);
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn sigterm_ends_a_guest_wherever_it_is_with_143() {
+    let node = Node::start();
+    for name in ENGINES {
+        for (place, arguments) in
+            [("loop", vec!["/hello.wasm", "spin"]), ("sleep", vec!["/hello.wasm", "sleep", "1000"])]
+        {
+            let name = &format!("{name}-{place}");
+            let chosen = engine(name.split('-').next().expect("an engine"));
+            node.start_detached(&[&chosen], HELLO, name, &arguments);
+            node.ctr(&["task", "kill", "-s", "SIGTERM", name]);
+            let deleted = node.ctr(&["task", "delete", name]);
+            assert_eq!(deleted.status(), 143, "{name}: {}", deleted.stderr());
+            node.ctr(&["container", "delete", name]);
+        }
+    }
+}
+
+#[test]
+fn events_come_in_the_order_of_a_container_s_life() {
+    let node = Node::start();
+    let mut events = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
+    let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    // The subscription exists once it shows an event.
+    node.ctr(&["namespaces", "label", node.containerd.namespace(), "marker=1"]);
+    lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+    node.run(&[], HELLO, "life", &["/hello.wasm", "echo", "hi"]);
+    let mut topics = Vec::new();
+    for line in lines {
+        if let Some(topic) = line.split_whitespace().find(|word| word.starts_with("/tasks/")) {
+            topics.push(topic.to_owned());
+        }
+        if line.contains("/tasks/delete") {
+            break;
+        }
+    }
+    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    events.kill().expect("ctr events runs");
+    events.wait().expect("ctr events ends");
+}
+
+#[test]
+fn a_container_that_was_created_and_never_started_can_be_removed() {
+    let node = Node::start();
+    let created = node.ctr(&["container", "create", "--runtime", support::RUNTIME, HELLO, "idle", "/hello.wasm", "spin"]);
+    assert_eq!(created.status(), 0, "{}", created.stderr());
+    assert_eq!(node.ctr(&["container", "delete", "idle"]).status(), 0);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn the_version_is_printed() {
+    let output = Command::new(programs().join("containerd-shim-dapr-v1")).arg("-v").output().expect("the shim");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && printed.contains(env!("CARGO_PKG_VERSION")), "{printed}");
+}
+
+#[test]
+fn containerd_is_told_what_the_runtime_is_without_runc() {
+    let output = Command::new(programs().join("containerd-shim-dapr-v1"))
+        .arg("-info")
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .expect("the shim");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("io.containerd.dapr.v1"));
+}
+
+#[test]
+fn a_debugger_can_be_attached_before_a_container_is_created() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let node = Node::start_with_environment(&[("CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER", "1")]);
+    let mut command = node.run_command(&["--rm"], HELLO, "debugged", &["/hello.wasm", "echo", "hi"]);
+    let ctr = command.stdout(Stdio::piped()).spawn().expect("ctr");
+    let waiting = "waiting for SIGUSR1";
+    let line = node.containerd.wait_for_log(waiting);
+    let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a pid");
+    kill(Pid::from_raw(pid.parse().expect("a number")), Signal::SIGUSR1).expect("the shim waits");
+    let output = ctr.wait_with_output().expect("ctr ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n");
+}

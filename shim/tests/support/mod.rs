@@ -1,0 +1,125 @@
+//! A node: a containerd with the shim of this build, and the ways of a user with it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use images::Image;
+use testbed::containerd::Containerd;
+
+pub const RUNTIME: &str = "io.containerd.dapr.v1";
+pub const ENGINES: [&str; 2] = ["wasmtime", "wasmer"];
+pub const HELLO: &str = "localhost/dapr-wasm/hello:dev";
+
+/// The folder of the programs under test.
+pub fn programs() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_containerd-shim-dapr-v1")).parent().expect("a program is in a folder").to_owned()
+}
+
+/// A guest that `make guests` compiled.
+pub fn guest(name: &str) -> Vec<u8> {
+    let path = programs().join(format!("../guests/{name}.wasm"));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `make guests` compiles it", path.display()))
+}
+
+/// A guest written in text.
+pub fn wat_guest(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../conformance/guests/wat/{name}.wat"));
+    wat::parse_file(path).expect("a valid module")
+}
+
+/// An image of one Wasm file, its entry point.
+pub fn wasm_image(name: &str, module: impl Into<Vec<u8>>) -> Image {
+    Image::new(name).file("/app.wasm", module).entrypoint(["/app.wasm"])
+}
+
+pub struct Node {
+    pub containerd: Containerd,
+}
+
+impl Node {
+    /// A node that has the image of `hello`.
+    pub fn start() -> Self {
+        Self::start_with_environment(&[])
+    }
+
+    /// The same, with variables for the shim.
+    pub fn start_with_environment(environment: &[(&str, &str)]) -> Self {
+        let node = Self { containerd: Containerd::start_with_environment(&[&programs()], environment) };
+        node.import(&Image::new(HELLO).file("/hello.wasm", guest("hello")).entrypoint(["/hello.wasm"]));
+        node
+    }
+
+    pub fn import(&self, image: &Image) {
+        let archive = self.containerd.folder().join("image.tar");
+        image.write_archive(fs::File::create(&archive).expect("an archive")).expect("an image");
+        self.containerd.import(&archive);
+    }
+
+    /// `ctr run` with this runtime: options before the image, then the container's name and its arguments.
+    pub fn run_command(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) -> Command {
+        let mut words = vec!["run", "--runtime", RUNTIME];
+        words.extend(options);
+        words.extend([image, name]);
+        words.extend(arguments);
+        self.containerd.ctr_command(&words)
+    }
+
+    /// Runs a container to its end and removes it.
+    pub fn run(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) -> Run {
+        let mut all = vec!["--rm"];
+        all.extend(options);
+        Run(self.run_command(&all, image, name, arguments).output().expect("ctr"))
+    }
+
+    /// Starts a container and leaves it running.
+    pub fn start_detached(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) {
+        let mut all = vec!["--detach", "--null-io"];
+        all.extend(options);
+        let run = Run(self.run_command(&all, image, name, arguments).output().expect("ctr"));
+        assert!(run.0.status.success(), "{}", run.stderr());
+    }
+
+    pub fn ctr(&self, words: &[&str]) -> Run {
+        Run(self.containerd.ctr(words))
+    }
+
+    /// Nothing may be left of the containers that were removed.
+    pub fn assert_nothing_left(&self) {
+        let leftovers = self.containerd.leftovers();
+        assert!(leftovers.is_empty(), "left behind:\n{}", leftovers.join("\n"));
+    }
+}
+
+/// A finished `ctr`.
+#[derive(Debug)]
+pub struct Run(pub Output);
+
+impl Run {
+    pub fn status(&self) -> i32 {
+        self.0.status.code().expect("ctr was not killed")
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    /// The run failed before the guest ran, and said all of this.
+    pub fn assert_refused(&self, words: &[&str]) {
+        assert_ne!(self.status(), 0, "{self:?}");
+        for word in words {
+            assert!(self.stderr().contains(word), "no {word:?} in: {}", self.stderr());
+        }
+    }
+}
+
+/// The option that chooses an engine.
+pub fn engine(name: &str) -> String {
+    format!("--annotation=dapr.wasm/engine={name}")
+}

@@ -1,0 +1,180 @@
+//! A real `redis-server`, in memory only.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::{Client, Connection, FromRedisValue, ToRedisArgs};
+use tempfile::TempDir;
+
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A server on a loopback port of its own, ended when the value is dropped.
+pub struct RedisServer {
+    port: u16,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    folder: TempDir,
+}
+
+impl RedisServer {
+    /// # Panics
+    /// `redis-server` is not installed or does not start.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// `arguments` are more of the server's own, such as `--requirepass secret`.
+    ///
+    /// # Panics
+    /// `redis-server` is not installed or does not start.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("temporary folder");
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self { port: 0, arguments, process: None, folder };
+        // Between the choice of a port and the server's bind, somebody else may take it.
+        for _ in 0..20 {
+            server.port = free_port().expect("loopback port");
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("redis-server ended at once, on every port that was free");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:port`, as Dapr's `redisHost` has it.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.host())
+    }
+
+    /// Ends the server; its data is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts a stopped server again, empty, on the same port.
+    ///
+    /// # Panics
+    /// Somebody else keeps the port.
+    pub fn restart(&mut self) {
+        self.stop();
+        let deadline = Instant::now() + START_DEADLINE;
+        while !self.launch() {
+            assert!(Instant::now() < deadline, "port {} is taken", self.port);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Sends one raw command on a connection of its own.
+    ///
+    /// # Panics
+    /// The server is down or answers with an error.
+    pub fn command<T: FromRedisValue>(&self, words: &[impl ToRedisArgs]) -> T {
+        let mut command = redis::Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(word);
+        });
+        command.query(&mut self.connect().expect("connection")).expect("answer")
+    }
+
+    /// False where the port was taken.
+    fn launch(&mut self) -> bool {
+        let mut process = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            if process.try_wait().expect("status of redis-server").is_some() {
+                return false;
+            }
+            if self.is_answered_by(process.id()) {
+                self.process = Some(process);
+                return true;
+            }
+            if Instant::now() > deadline {
+                let _ = process.kill();
+                let _ = process.wait();
+                panic!("redis-server does not answer");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether it is this process that serves the port, and not one that took it first.
+    fn is_answered_by(&self, process: u32) -> bool {
+        let information = |mut connection: Connection| redis::cmd("INFO").arg("server").query(&mut connection);
+        let answer: redis::RedisResult<String> = self.connect().and_then(information);
+        match answer {
+            Ok(information) => information.lines().any(|line| line == format!("process_id:{process}")),
+            // It wants a password: its own answer too.
+            Err(error) => error.code() == Some("NOAUTH"),
+        }
+    }
+
+    fn connect(&self) -> redis::RedisResult<Connection> {
+        Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(1))
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_answers_and_is_gone_when_dropped() {
+        let server = RedisServer::start();
+        let port = server.port();
+        assert_eq!(server.command::<String>(&["PING"]), "PONG");
+        drop(server);
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+
+    #[test]
+    fn a_restarted_server_keeps_its_port_and_forgets_its_data() {
+        let mut server = RedisServer::start();
+        let port = server.port();
+        server.command::<()>(&["SET", "key", "value"]);
+        server.stop();
+        assert!(server.connect().is_err());
+        server.restart();
+        assert_eq!(server.port(), port);
+        assert_eq!(server.command::<Option<String>>(&["GET", "key"]), None);
+    }
+
+    #[test]
+    fn servers_do_not_share_a_port() {
+        let (one, other) = (RedisServer::start(), RedisServer::start());
+        assert_ne!(one.port(), other.port());
+        one.command::<()>(&["SET", "key", "one"]);
+        assert_eq!(other.command::<Option<String>>(&["GET", "key"]), None);
+    }
+}
