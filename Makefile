@@ -26,7 +26,8 @@ guests: deps ## Compile the guests to Wasm, into target/guests
 	scripts/build-guests.sh $(TARGET_DIR)
 
 .PHONY: images
-images: build guests ## Pack the guests as OCI archives, into target/images
+images: guests ## Pack the guests as OCI archives, into target/images
+	cargo build --release --workspace --bin pack-image
 	scripts/pack-images.sh $(TARGET_DIR) $(GUESTS)
 
 .PHONY: load
@@ -34,7 +35,7 @@ load: images ## Import the images into the containerd of this machine
 	$(foreach guest,$(GUESTS),$(SUDO) ctr images import $(TARGET_DIR)/images/$(guest).tar &&) true
 
 .PHONY: demo
-demo: images ## Show guests on both engines under a containerd of its own
+demo: build images ## Show guests on both engines under a containerd of its own
 	$(SUDO) scripts/demo.sh $(TARGET_DIR)
 
 .PHONY: check

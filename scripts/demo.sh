@@ -31,9 +31,9 @@ expect() {
   [[ $output == *"$text"* ]] || failed "'$1' did not print '$text'"
 }
 
-# wait_for COMMAND..: until it succeeds, for ten seconds.
+# wait_for COMMAND..: until it succeeds, for thirty seconds.
 wait_for() {
-  local deadline=$((SECONDS + 10))
+  local deadline=$((SECONDS + 30))
   until "$@" >"$folder/waited" 2>&1; do
     [ $SECONDS -lt $deadline ] || { cat "$folder/waited"; echo "'$*' does not succeed"; return 1; }
     sleep 0.1
@@ -145,7 +145,8 @@ for guest in hello state http; do
   ctr images import "$target_dir/images/$guest.tar"
 done
 
-run=(ctr run --runtime io.containerd.dapr.v1)
+echo "artifactCache: {folder: $folder/artifacts}" >"$folder/dapr.yaml"
+run=(ctr run --runtime io.containerd.dapr.v1 --runtime-config-path "$folder/dapr.yaml")
 image=localhost/dapr-wasm
 
 for engine in wasmtime wasmer; do

@@ -1,1 +1,58 @@
+//! What the benchmarks share: every engine, and guests to measure them with.
 
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{env, fs};
+
+use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
+use host_abi::host_functions::HostContext;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// How often [`STATE_GETS`] asks.
+pub const GETS: u32 = 1000;
+
+/// Exports `run`, which gets the key `key` from the store `state` [`GETS`] times.
+pub const STATE_GETS: &str = r#"(module
+  (import "dapr:state/state-interface" "get"
+    (func $get (param i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "state")
+  (data (i32.const 32) "key")
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+  (func (export "run") (local $left i32)
+    (local.set $left (i32.const 1000))
+    (loop $again
+      (call $get (i32.const 16) (i32.const 5) (i32.const 32) (i32.const 3)
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1024))
+      (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))"#;
+
+/// A guest that `make guests` compiled.
+///
+/// # Panics
+/// If it is not there.
+pub fn guest(name: &str) -> Vec<u8> {
+    let program = env::current_exe().expect("the path of this program");
+    // target/release/deps/<program>
+    let target = program.ancestors().nth(3).map(PathBuf::from).expect("a target folder");
+    let path = target.join("guests").join(name).with_extension("wasm");
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `make guests` compiles it", path.display()))
+}
+
+/// The runtime that guests need, with a worker for each core.
+pub fn runtime() -> Runtime {
+    Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
+
+pub fn load(engine: &dyn Engine, module: &[u8]) -> Arc<dyn Module> {
+    engines::engine::compile_and_load(engine, module).expect("a module that every engine runs")
+}
+
+/// A new instance with WASI, but without files.
+pub async fn instantiate(module: &dyn Module, host: &Arc<HostContext>) -> Box<dyn Instance> {
+    let wasi = WasiConfig::empty().expect("/dev/null");
+    let guest = GuestConfig { wasi, host: Arc::clone(host), cancel: CancellationToken::new() };
+    module.instantiate(guest).await.expect("a guest that starts")
+}

@@ -292,6 +292,8 @@ async fn no_update_is_lost_among_many_writers(store: Store) {
 /// False where somebody else was quicker.
 async fn increment(store: &Store, key: &str) -> bool {
     let current = get(&**store, key).await;
+    // Lets the others read the same value.
+    tokio::task::yield_now().await;
     let count: u64 = std::str::from_utf8(&current.data).unwrap().parse().unwrap();
     let request = with_etag(set_request(key, (count + 1).to_string()), &current.etag.unwrap());
     match store.set(request).await {

@@ -139,11 +139,23 @@ impl Stop {
         let message = Some(format!("no exported function {export:?} of the type that is called"));
         Self::Trap(Trap { kind: TrapKind::MissingExport, message, backtrace: None })
     }
+
+    /// The canonical ABI lets no guest out of an allocation that it makes for its host.
+    pub(crate) fn host_call_while_allocating(interface: &str, function: &str) -> Self {
+        let message = Some(format!("{interface}.{function}: called by cabi_realloc"));
+        Self::Trap(Trap { kind: TrapKind::HostAbi, message, backtrace: None })
+    }
 }
 
 impl From<AbiError> for Stop {
     fn from(error: AbiError) -> Self {
         Self::Trap(Trap::host_abi(&error))
+    }
+
+    /// A guest's allocator runs on behalf of a host function: it may not call another one.
+    pub(crate) fn host_call_while_allocating(interface: &str, function: &str) -> Self {
+        let message = Some(format!("{interface}.{function}: called by cabi_realloc"));
+        Self::Trap(Trap { kind: TrapKind::HostAbi, message, backtrace: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod guest;
+mod signal;
 mod stop;
 mod thread;
 mod wasi;
@@ -94,7 +95,7 @@ impl LinkedModule {
     /// Linking is wasmer's last step before the guest runs. It is tried out here, so that a wrong import shows before
     /// any guest is started.
     fn check_imports(&self) -> anyhow::Result<()> {
-        let mut store = Store::new(self.engine.clone());
+        let mut store = signal::store(&self.engine);
         let guest =
             GuestConfig { wasi: WasiConfig::empty()?, host: Arc::default(), cancel: CancellationToken::default() };
         let Links { imports, .. } = self.link(&mut store, guest)?;
@@ -119,7 +120,7 @@ impl LinkedModule {
     }
 
     fn start(&self, guest: GuestConfig) -> Result<StartedGuest, Stop> {
-        let mut store = Store::new(self.engine.clone());
+        let mut store = signal::store(&self.engine);
         let cancel = guest.cancel.clone();
         let Links { mut wasi, state, imports } = self.link(&mut store, guest).map_err(stop::failed)?;
         let process = wasi.data(&store).process.clone();

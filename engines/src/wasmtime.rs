@@ -3,7 +3,9 @@
 mod config;
 mod guest;
 mod stop;
+mod streams;
 mod wasi;
+mod watch;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
 use guest::{GuestState, RunningGuest};
+use watch::Watch;
 
 const NAME: &str = "wasmtime";
 
@@ -64,7 +67,7 @@ impl Engine for Wasmtime {
             for function in host_functions() {
                 guest::link(&mut linker, function)?;
             }
-            Ok(LinkedModule { linked: linker.instantiate_pre(&module)? })
+            Ok(LinkedModule { linked: linker.instantiate_pre(&module)?, watch: Watch::start()? })
         };
         let module = load().map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })?;
         Ok(Arc::new(module))
@@ -73,6 +76,7 @@ impl Engine for Wasmtime {
 
 struct LinkedModule {
     linked: InstancePre<GuestState>,
+    watch: Watch,
 }
 
 #[async_trait]

@@ -414,10 +414,11 @@ fn allocations() -> impl Strategy<Value = Vec<Option<u32>>> {
 }
 
 fn hostile_guest((size, words): (usize, Vec<u32>), allocations: Vec<Option<u32>>) -> TestGuest {
-    // What the guest grows by is not the host's: there is room for it from the start.
-    let mut memory = Vec::with_capacity(2 * PAGE as usize);
     let pattern: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    memory.extend(pattern.iter().cycle().take(size));
+    let mut memory = pattern.repeat(size.div_ceil(pattern.len()));
+    memory.truncate(size);
+    // What the guest grows by is not the host's: there is room for it from the start.
+    memory.reserve(PAGE as usize);
     let mut answers = allocations.into_iter().cycle();
     TestGuest::new(memory, move |memory, align, size| {
         let room = memory.capacity() - memory.len();

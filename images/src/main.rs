@@ -18,7 +18,7 @@ struct Arguments {
     name: String,
     /// The archive to write.
     archive: PathBuf,
-    /// The Wasm module, which becomes /FILE-NAME in the image and its entry point, and more files.
+    /// The Wasm module, which becomes /FILE-NAME in the image and its entry point, and more files and folders.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -27,10 +27,23 @@ fn main() -> Result<()> {
     let Arguments { name, archive, files } = Arguments::parse();
     let mut image = Image::new(name).entrypoint([path_in_image(&files[0])?]);
     for file in &files {
-        let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        image = image.file(path_in_image(file)?, content);
+        image = add(image, path_in_image(file)?, file)?;
     }
     write(&image, &archive).with_context(|| format!("cannot pack {}", archive.display()))
+}
+
+/// Adds a file, or a folder with all that is in it, in the order of the names.
+fn add(image: Image, path: String, from: &Path) -> Result<Image> {
+    let unreadable = || format!("cannot read {}", from.display());
+    if !from.is_dir() {
+        return Ok(image.file(path, fs::read(from).with_context(unreadable)?));
+    }
+    let entries = fs::read_dir(from).with_context(unreadable)?;
+    let mut children: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    children.sort();
+    children
+        .iter()
+        .try_fold(image.directory(&path), |image, child| add(image, format!("{path}{}", path_in_image(child)?), child))
 }
 
 fn path_in_image(file: &Path) -> Result<String> {

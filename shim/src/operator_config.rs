@@ -29,7 +29,12 @@ pub(crate) struct ArtifactCacheConfig {
 
 impl Default for OperatorConfig {
     fn default() -> Self {
-        Self { default_engine: None, artifact_cache: ArtifactCacheConfig::default(), components: None, guest_host: None }
+        Self {
+            default_engine: None,
+            artifact_cache: ArtifactCacheConfig::default(),
+            components: None,
+            guest_host: None,
+        }
     }
 }
 
@@ -42,6 +47,7 @@ impl Default for ArtifactCacheConfig {
 impl OperatorConfig {
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_yaml::from_str(&text).with_context(|| format!("{} is not a configuration of this runtime", path.display()))
+        serde_yaml::from_str(&text)
+            .with_context(|| format!("{} is not a configuration of this runtime", path.display()))
     }
 }

@@ -8,7 +8,9 @@ use support::{ENGINES, HELLO, Node, engine, guest, wasm_image};
 const EMPTY_COMMAND: &str = r#"(module (func (export "_start")))"#;
 
 fn component(name: &str, kind: &str) -> String {
-    format!("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: {kind}, version: v1}}\n")
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: {kind}, version: v1}}\n"
+    )
 }
 
 #[test]
@@ -105,15 +107,17 @@ fn components_that_cannot_be_are_refused_with_all_their_faults() {
         "state.redis",
         "state.sqlite",
     ]);
-    let twice =
-        [("/components/a.yaml", component("same", "state.in-memory")), ("/components/b.yaml", component("same", "state.in-memory"))];
+    let twice = [
+        ("/components/a.yaml", component("same", "state.in-memory")),
+        ("/components/b.yaml", component("same", "state.in-memory")),
+    ];
     node.import(&image("localhost/test/twice:1", &twice));
     node.run(&[], "localhost/test/twice:1", "twice", &[]).assert_refused(&["same", "b.yaml"]);
     node.assert_nothing_left();
 }
 
 #[test]
-fn a_port_in_use_is_said_at_the_start() {
+fn a_port_in_use_is_refused() {
     let node = Node::start();
     let taken = std::net::TcpListener::bind("[::]:0").expect("a free port");
     let port = taken.local_addr().expect("an address").port().to_string();

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 
 use images::Image;
@@ -45,10 +45,19 @@ fn a_guest_reads_its_input_to_the_end() {
     for name in ENGINES {
         let mut command = node.run_command(&["--rm", &engine(name)], HELLO, name, &["/hello.wasm", "stdin"]);
         let mut ctr = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ctr");
-        ctr.stdin.take().expect("a pipe").write_all(b"one\ntwo\n").expect("ctr reads");
-        let output = ctr.wait_with_output().expect("ctr ends");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n", "{name}");
-        assert!(output.status.success(), "{name}");
+        let mut stdin = ctr.stdin.take().expect("a pipe");
+        let mut stdout = BufReader::new(ctr.stdout.take().expect("a pipe"));
+        stdin.write_all(b"one\n").expect("ctr reads");
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("text");
+        assert_eq!(line, "one\n", "{name}");
+        // Once it runs: this ctr forgets to pass on the end of an input that is over before the task exists.
+        stdin.write_all(b"two\n").expect("ctr reads");
+        drop(stdin);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "two\n", "{name}");
+        assert!(ctr.wait().expect("ctr ends").success(), "{name}");
     }
 }
 

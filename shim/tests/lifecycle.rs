@@ -12,11 +12,7 @@ fn sigkill_ends_an_endless_loop_with_137() {
     let node = Node::start();
     for name in ENGINES {
         node.start_detached(&[&engine(name)], HELLO, name, &["/hello.wasm", "spin"]);
-        let killed = node.ctr(&["task", "kill", "-s", "SIGKILL", name]);
-        assert_eq!(killed.status(), 0, "{name}: {}", killed.stderr());
-        let deleted = node.ctr(&["task", "delete", name]);
-        assert_eq!(deleted.status(), 137, "{name}: {}", deleted.stderr());
-        node.ctr(&["container", "delete", name]);
+        assert_eq!(node.end(name, "SIGKILL"), 137, "{name}");
     }
     node.assert_nothing_left();
 }
@@ -31,10 +27,7 @@ fn sigterm_ends_a_guest_wherever_it_is_with_143() {
             let name = &format!("{name}-{place}");
             let chosen = engine(name.split('-').next().expect("an engine"));
             node.start_detached(&[&chosen], HELLO, name, &arguments);
-            node.ctr(&["task", "kill", "-s", "SIGTERM", name]);
-            let deleted = node.ctr(&["task", "delete", name]);
-            assert_eq!(deleted.status(), 143, "{name}: {}", deleted.stderr());
-            node.ctr(&["container", "delete", name]);
+            assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
         }
     }
 }
@@ -65,7 +58,8 @@ fn events_come_in_the_order_of_a_container_s_life() {
 #[test]
 fn a_container_that_was_created_and_never_started_can_be_removed() {
     let node = Node::start();
-    let created = node.ctr(&["container", "create", "--runtime", support::RUNTIME, HELLO, "idle", "/hello.wasm", "spin"]);
+    let created =
+        node.ctr(&["container", "create", "--runtime", support::RUNTIME, HELLO, "idle", "/hello.wasm", "spin"]);
     assert_eq!(created.status(), 0, "{}", created.stderr());
     assert_eq!(node.ctr(&["container", "delete", "idle"]).status(), 0);
     node.assert_nothing_left();

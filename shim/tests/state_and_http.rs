@@ -17,7 +17,11 @@ const HTTP: &str = "localhost/dapr-wasm/http:dev";
 fn image(name: &str, guest_name: &str, trigger: &str) -> Image {
     let path = format!("/{guest_name}.wasm");
     let config = format!("wasmPath: {path}\ntrigger: {trigger}\ncomponentPath: /components\n");
-    Image::new(name).file(&path, guest(guest_name)).file("/config.yaml", config).directory("/components").entrypoint([path])
+    Image::new(name)
+        .file(&path, guest(guest_name))
+        .file("/config.yaml", config)
+        .directory("/components")
+        .entrypoint([path])
 }
 
 /// The option that puts a folder with a component `state` in the place of the image's.
@@ -123,10 +127,7 @@ fn an_http_guest_answers_counts_and_ends_on_sigterm() {
         }
         assert!(request(port, "GET /trap HTTP/1.1").starts_with("HTTP/1.1 500"), "{name}");
         assert!(request(port, "GET / HTTP/1.1").starts_with("HTTP/1.1 200"), "{name}: after a trap");
-        node.ctr(&["task", "kill", "-s", "SIGTERM", name]);
-        let deleted = node.ctr(&["task", "delete", name]);
-        assert_eq!(deleted.status(), 143, "{name}: {}", deleted.stderr());
-        node.ctr(&["container", "delete", name]);
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
     }
     node.assert_nothing_left();
 }

@@ -16,7 +16,9 @@ use super::ttl::{self, Ttl};
 use super::{check_uuid_etag, etag_mismatch};
 use crate::properties::{InvalidProperty, Properties};
 
-pub(crate) fn construct(_: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
+/// # Errors
+/// None: there is no metadata to be wrong.
+pub fn construct(_: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
     Ok(Arc::new(InMemory::default()))
 }
 

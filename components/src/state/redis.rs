@@ -39,11 +39,13 @@ use crate::properties::{InvalidProperty, Properties};
 /// How long a strong write waits for the replicas.
 const REPLICATION_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(crate) fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
+/// # Errors
+/// The metadata is malformed, or asks for what is not supported yet.
+pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
     Ok(Arc::new(Redis::new(&Options::new(properties)?)?))
 }
 
-pub struct Redis {
+struct Redis {
     address: String,
     connection: Connection,
     /// `WAIT` holds up all that comes after it on its connection: strong writes have their own.

@@ -31,14 +31,16 @@ use super::ttl::{self, Ttl};
 use super::{check_uuid_etag, etag_mismatch};
 use crate::properties::{InvalidProperty, Properties};
 
-pub(crate) fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
+/// # Errors
+/// The metadata is malformed.
+pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
     let options = Options::new(properties)?;
     let statements = Arc::new(Statements::new(&options.table, &options.metadata_table));
     let worker = Worker::new(options, Arc::clone(&statements));
     Ok(Arc::new(Sqlite { worker, statements }))
 }
 
-pub struct Sqlite {
+struct Sqlite {
     worker: Worker,
     statements: Arc<Statements>,
 }

@@ -1,12 +1,14 @@
 //! A guest that is not wanted any more ends, whatever it is doing.
 
 use std::io::{PipeReader, Read as _, pipe};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use engines::engine::Stop;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use super::memory;
 use crate::guest::{Ended, Guest, Program, Subject, wat};
 use crate::runner::{Case, cases};
 use crate::store::{Store, StoreKind};
@@ -27,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
             a_guest_that_waits_for_input_ends,
             a_guest_whose_output_nobody_reads_ends,
         },
+        cases! { "cancellation", memory::HOSTILE; an_allocator_that_never_returns_ends },
         vec![
             Case::new("cancellation", "a_guest_that_waits_for_a_store_ends", Program::Rust("state"), waits_for_a_store)
                 .needs(StoreKind::Redis.server()),
@@ -73,23 +76,13 @@ async fn an_endless_loop_ends(subject: Subject) -> anyhow::Result<()> {
 }
 
 async fn a_guest_that_always_calls_its_host_ends(subject: Subject) -> anyhow::Result<()> {
-    let cancel = CancellationToken::new();
-    let (mut stdout, writer) = pipe()?;
-    let guest = subject.guest()?.cancelled_by(&cancel).stdout(writer);
-    let guest = tokio::spawn(async move { guest.run("print").await });
-    // Reads to the end, which comes when the guest's side is closed.
-    let reader = spawn_blocking(move || {
-        let mut read = 0;
-        while let Ok(bytes @ 1..) = stdout.read(&mut [0; 4096]) {
-            read += bytes;
-            if read > 1000 {
-                cancel.cancel();
-            }
-        }
-        read
-    });
-    is_cancelled(guest.await??)?;
-    ensure!(reader.await? > 1000);
+    let mut running = Running::start(subject.guest()?, "print").await?;
+    let mut stdout = running.stdout.try_clone()?;
+    // Reads to the end, which comes when nobody can write any more.
+    let reader = spawn_blocking(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    running.cancel.cancel();
+    is_cancelled((&mut running.guest).await??)?;
+    reader.await??;
     Ok(())
 }
 
@@ -122,32 +115,38 @@ async fn one_cancelled_before_it_starts_does_not_run(subject: Subject) -> anyhow
 }
 
 /// Cancels a guest that was given some time to begin: there is nothing that it could tell.
-async fn cancelled_while_waiting(guest: Guest) -> anyhow::Result<()> {
+async fn cancelled_while_waiting(guest: Guest, export: &'static str) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
-    let guest = tokio::spawn(guest.cancelled_by(&cancel).start());
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let guest = guest.cancelled_by(&cancel);
+    let guest = tokio::spawn(async move { guest.run(export).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
     ensure!(!guest.is_finished(), "it does not wait");
     cancel.cancel();
     is_cancelled(guest.await??)
 }
 
 async fn a_guest_that_sleeps_ends(subject: Subject) -> anyhow::Result<()> {
-    cancelled_while_waiting(subject.guest()?.args(&["hello", "sleep", "1000"])).await
+    cancelled_while_waiting(subject.guest()?.args(&["hello", "sleep", "1000"]), "_start").await
 }
 
 async fn a_guest_that_waits_for_input_ends(subject: Subject) -> anyhow::Result<()> {
     let (reader, _writer) = pipe()?;
-    cancelled_while_waiting(subject.guest()?.args(&["hello", "stdin"]).stdin(reader)).await
+    cancelled_while_waiting(subject.guest()?.args(&["hello", "stdin"]).stdin(reader), "_start").await
 }
 
 async fn a_guest_whose_output_nobody_reads_ends(subject: Subject) -> anyhow::Result<()> {
     let (_reader, writer) = pipe()?;
     let zeros = std::fs::File::open("/dev/zero").context("/dev/zero")?;
-    cancelled_while_waiting(subject.guest()?.args(&["hello", "stdin"]).stdin(zeros).stdout(writer)).await
+    cancelled_while_waiting(subject.guest()?.args(&["hello", "stdin"]).stdin(zeros).stdout(writer), "_start").await
+}
+
+async fn an_allocator_that_never_returns_ends(subject: Subject) -> anyhow::Result<()> {
+    cancelled_while_waiting(subject.guest()?.state_stores(memory::stored().await?), "allocator-loops").await
 }
 
 async fn waits_for_a_store(subject: Subject) -> anyhow::Result<()> {
     let mut store = Store::new(StoreKind::Redis)?;
     store.redis()?.command::<()>(&["CLIENT", "PAUSE", "100000"]);
-    cancelled_while_waiting(subject.guest()?.args(&["state", "get", "key"]).state_stores(store.state_stores())).await
+    let guest = subject.guest()?.args(&["state", "get", "key"]).state_stores(store.state_stores());
+    cancelled_while_waiting(guest, "_start").await
 }

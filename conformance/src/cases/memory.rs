@@ -14,7 +14,7 @@ use crate::guest::{Program, Subject, wat};
 use crate::runner::{Case, cases};
 use crate::store::{self, Store, StoreKind};
 
-const HOSTILE: Program = wat!("hostile-memory");
+pub(super) const HOSTILE: Program = wat!("hostile-memory");
 const HANDLER: Program = wat!("hostile-handler");
 
 const GET: &str = "dapr:state/state-interface.get";
@@ -67,16 +67,8 @@ const MISUSES: &[(&str, &str, &str)] = &[
     ),
     ("etag-not-utf8", DELETE, "req.etag: the string at 0x20 is not UTF-8"),
     ("method-unknown", SEND, "req.method: discriminant 7 where there are 7 cases"),
-    (
-        "body-longer-than-memory",
-        SEND,
-        "req.body: 2147483647 bytes at 0x18 reach past the end of memory (65536 bytes)",
-    ),
-    (
-        "allocator-outside-memory",
-        GET,
-        "cabi_realloc: 5 bytes at 0xfffffff0 reach past the end of memory (65536 bytes)",
-    ),
+    ("body-longer-than-memory", SEND, "req.body: 2147483647 bytes at 0x18 reach past the end of memory (65536 bytes)"),
+    ("allocator-outside-memory", GET, "cabi_realloc: 5 bytes at 0xfffffff0 reach past the end of memory (65536 bytes)"),
     ("allocator-calls-its-host", GET, "called by cabi_realloc"),
 ];
 
@@ -84,11 +76,7 @@ const MISUSES: &[(&str, &str, &str)] = &[
 const RESPONSES: &[(&str, Method, &str)] = &[
     ("response_half_outside", Method::Get, "result: 28 bytes at 0xffe8 reach past the end of memory (65536 bytes)"),
     ("response_misaligned", Method::Post, "result: address 0x82 is not aligned to 4 bytes"),
-    (
-        "response_headers_neither_some_nor_none",
-        Method::Put,
-        "result.headers: discriminant 2 where there are 2 cases",
-    ),
+    ("response_headers_neither_some_nor_none", Method::Put, "result.headers: discriminant 2 where there are 2 cases"),
     (
         "response_headers_longer_than_memory",
         Method::Delete,
@@ -124,10 +112,10 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-type Stores = BTreeMap<String, Arc<dyn StateStore>>;
+pub(super) type Stores = BTreeMap<String, Arc<dyn StateStore>>;
 
 /// A store whose answer to `get` takes an allocation for each part that it can have.
-async fn stored() -> anyhow::Result<Stores> {
+pub(super) async fn stored() -> anyhow::Result<Stores> {
     let stores = Store::new(StoreKind::InMemory)?.state_stores();
     let request = SetRequest {
         key: "key".to_owned(),
@@ -141,7 +129,7 @@ async fn stored() -> anyhow::Result<Stores> {
 
 async fn is_named(subject: Subject, export: &'static str, message: String) -> anyhow::Result<()> {
     let trap = subject.guest()?.state_stores(stored().await?).run(export).await?.trap()?;
-    ensure!((trap.kind, trap.message.as_deref()) == (TrapKind::HostAbi, Some(message.as_str())));
+    ensure!(trap.kind == TrapKind::HostAbi && trap.message.as_ref() == Some(&message), "{trap}");
     subject.guest()?.state_stores(stored().await?).run("well-formed").await?.success().context("the next guest")?;
     Ok(())
 }
@@ -150,7 +138,7 @@ async fn response_is_named(subject: Subject, method: Method, fault: &'static str
     let answered = subject.guest()?.answer(request(method)).await;
     let Err(Stop::Trap(trap)) = answered else { anyhow::bail!("no trap but {answered:?}") };
     let message = format!("{HANDLE}: {fault}");
-    ensure!((trap.kind, trap.message.as_deref()) == (TrapKind::HostAbi, Some(message.as_str())));
+    ensure!(trap.kind == TrapKind::HostAbi && trap.message.as_ref() == Some(&message), "{trap}");
     Ok(())
 }
 

@@ -56,7 +56,7 @@ pub(super) fn link(
     let import = Function::new_with_env(store, state, signature, move |env, params| {
         let GuestState { host, cancel, exports: _, allocating } = env.data();
         if *allocating {
-            return Err(RuntimeError::user(stop::host_call_while_allocating(interface, name).into()));
+            return Err(RuntimeError::user(Stop::host_call_while_allocating(interface, name).into()));
         }
         let (host, cancel) = (Arc::clone(host), cancel.clone());
         let arguments = params.iter().map(core_value).collect::<Option<Vec<_>>>().unwrap_or_default();
@@ -123,7 +123,8 @@ impl GuestExports for RunningGuest<'_> {
         let function = self.function(export).ok_or_else(|| Stop::missing_export(export))?;
         let params: Vec<Value> = params.iter().copied().map(value).collect();
         let signature = function.ty(&self.env);
-        let fits = params.iter().map(Value::ty).eq(signature.params().iter().copied()) && signature.results().len() <= 1;
+        let fits =
+            params.iter().map(Value::ty).eq(signature.params().iter().copied()) && signature.results().len() <= 1;
         if !fits {
             return Err(Stop::missing_export(export));
         }

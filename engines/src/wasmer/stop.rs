@@ -45,12 +45,6 @@ pub(super) fn failed(error: impl std::fmt::Display) -> Stop {
     Stop::Trap(Trap { kind: TrapKind::Other, message: Some(error.to_string()), backtrace: None })
 }
 
-/// The canonical ABI lets no guest out of an allocation that it makes for its host.
-pub(super) fn host_call_while_allocating(interface: &str, function: &str) -> Stop {
-    let message = Some(format!("{interface}.{function}: called by cabi_realloc"));
-    Stop::Trap(Trap { kind: TrapKind::HostAbi, message, backtrace: None })
-}
-
 fn kind(code: TrapCode) -> TrapKind {
     match code {
         TrapCode::UnreachableCodeReached => TrapKind::Unreachable,

@@ -1,6 +1,10 @@
 //! The one configuration, for compiling and for running.
 
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, OptLevel, WasmFeatures};
+
+/// What wasmer has not: a module runs on both or on neither.
+const NOT_EVERYWHERE: WasmFeatures =
+    WasmFeatures::FUNCTION_REFERENCES.union(WasmFeatures::MEMORY64).union(WasmFeatures::TAIL_CALL);
 
 /// The stack of a guest's own calls, in bytes. Deeper recursion is a trap.
 const MAX_WASM_STACK: usize = 1 << 20;
@@ -14,7 +18,8 @@ pub(super) fn engine() -> Engine {
         .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
         .max_wasm_stack(MAX_WASM_STACK)
-        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable);
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
+        .wasm_features(NOT_EVERYWHERE, false);
     match Engine::new(&config) {
         Ok(engine) => engine,
         Err(error) => unreachable!("a fixed configuration is valid or it is not: {error:#}"),

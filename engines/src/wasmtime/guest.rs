@@ -6,8 +6,7 @@ use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, Gu
 use host_abi::host_functions::{HostContext, HostFunction};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
-    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, UpdateDeadline,
-    Val, ValType,
+    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, Val, ValType,
 };
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -20,6 +19,8 @@ pub(super) struct GuestState {
     pub(super) cancel: CancellationToken,
     /// There once the module's start function has returned.
     exports: Option<Exports>,
+    /// The guest is inside an allocation that a host function waits for.
+    allocating: bool,
 }
 
 /// What every host call needs, looked up once.
@@ -33,12 +34,7 @@ struct Exports {
 impl GuestState {
     pub(super) fn new(config: GuestConfig) -> wasmtime::Result<Self> {
         let GuestConfig { wasi, host, cancel } = config;
-        Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None })
-    }
-
-    /// The epoch moved on because some guest of the engine was cancelled: this one or another.
-    pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
-        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Continue(1)) }
+        Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None, allocating: false })
     }
 }
 
@@ -58,6 +54,9 @@ pub(super) fn link(linker: &mut Linker<GuestState>, function: HostFunction) -> w
     linker.func_new_async(interface, name, signature, move |mut caller, params, results| {
         let function = Arc::clone(&function);
         Box::new(async move {
+            if caller.data().allocating {
+                return Err(Stop::host_call_while_allocating(interface, name).into());
+            }
             let host = Arc::clone(&caller.data().host);
             let arguments = params.iter().map(core_value).collect::<Option<Vec<_>>>().unwrap_or_default();
             let mut guest = RunningGuest { store: caller.as_context_mut() };
@@ -104,8 +103,10 @@ impl Guest for RunningGuest<'_> {
     async fn allocate(&mut self, align: u32, size: GuestLen) -> wasmtime::Result<GuestPtr> {
         let realloc = self.store.data().exports.as_ref().and_then(|exports| exports.realloc.clone());
         let realloc = realloc.ok_or_else(|| Stop::missing_export("cabi_realloc"))?;
-        let address = realloc.call_async(self.store.as_context_mut(), (0, 0, align, size.0)).await?;
-        Ok(GuestPtr(address))
+        self.store.data_mut().allocating = true;
+        let address = realloc.call_async(self.store.as_context_mut(), (0, 0, align, size.0)).await;
+        self.store.data_mut().allocating = false;
+        Ok(GuestPtr(address?))
     }
 }
 

@@ -78,9 +78,8 @@ async fn a_hostile_pointer_traps_with_function_and_argument(engine: &dyn Engine)
 
 /// A trap in a guest whose allocator does something else than allocate.
 async fn trap_with_allocator(engine: &dyn Engine, instructions: &str) -> Trap {
-    let realloc = format!(
-        r#"(func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {instructions})"#
-    );
+    let realloc =
+        format!(r#"(func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {instructions})"#);
     let store = GetStore(|_| async { GetResponse { data: Bytes::from_static(b"value"), ..GetResponse::default() } });
     Guest::with_wasi(engine, format!("{realloc} {PRINT_KEY}")).store("state", store).trap().await
 }
@@ -157,7 +156,8 @@ async fn a_handler_gets_the_request_and_its_response_is_taken(engine: &dyn Engin
     let guest = Guest::with_wasi(engine, handler(""));
     for body in [None, Some(Bytes::new()), Some(Bytes::from_static(b"the body"))] {
         let mut instance = guest.instantiate().await.unwrap();
-        let request = Request { method: Method::Post, uri: "/path?a=b".to_owned(), body: body.clone(), ..Request::default() };
+        let request =
+            Request { method: Method::Post, uri: "/path?a=b".to_owned(), body: body.clone(), ..Request::default() };
         let response = handle(&mut *instance, request).await.unwrap();
         assert_eq!(response.status, 201);
         assert_eq!(response.headers, Some(vec![("x-uri".to_owned(), "/path?a=b".to_owned())]));

@@ -45,15 +45,19 @@ fn at(address: usize, path: &str) -> (String, String) {
 }
 
 /// Runs instructions that find two paths in their parameters.
-async fn run(engine: &dyn Engine, root: &Path, [one, two]: [&str; 2], instructions: impl Fn(&str, &str) -> String) -> Ended {
+async fn run(
+    engine: &dyn Engine,
+    root: &Path,
+    [one, two]: [&str; 2],
+    instructions: impl Fn(&str, &str) -> String,
+) -> Ended {
     let ((one_data, one), (two_data, two)) = (at(4096, one), at(6144, two));
     let start = format!(r#"{one_data} {two_data} (func (export "_start") {})"#, instructions(&one, &two));
-    // The first preopened directory is descriptor 3.
     Guest::with_wasi(engine, start).preopen(root, "/").run().await
 }
 
 fn print_file(path: &str, _: &str) -> String {
-    format!("(call $ok (call $open (i32.const 3) {path} (i32.const 0) (i64.const {READ}))) (call $cat (call $opened))")
+    format!("(call $ok (call $open (call $root) {path} (i32.const 0) (i64.const {READ}))) (call $cat (call $opened))")
 }
 
 async fn a_file_of_the_host_can_be_read(engine: &dyn Engine) {
@@ -68,7 +72,7 @@ async fn a_file_can_be_written(engine: &dyn Engine) {
     let inside = folder.path().join("inside");
     let write = |path: &str, text: &str| {
         format!(
-            "(call $ok (call $open (i32.const 3) {path} (i32.const {CREATE}) (i64.const {WRITE})))
+            "(call $ok (call $open (call $root) {path} (i32.const {CREATE}) (i64.const {WRITE})))
              (call $write (call $opened) {text})
              (call $write (call $opened) {text})
              (call $ok (call $fd_close (call $opened)))"
@@ -84,7 +88,7 @@ async fn a_read_only_file_can_be_read(engine: &dyn Engine) {
     let name = program.file_name().unwrap().to_str().unwrap().to_owned();
     let read = |path: &str, _: &str| {
         format!(
-            "(call $ok (call $open (i32.const 3) {path} (i32.const 0) (i64.const {READ})))
+            "(call $ok (call $open (call $root) {path} (i32.const 0) (i64.const {READ})))
              (call $print (i32.const 8192) (call $read (call $opened)))"
         )
     };
@@ -100,7 +104,7 @@ async fn a_folder_can_be_listed(engine: &dyn Engine) {
     symlink("file", inside.join("link")).unwrap();
     let list = |path: &str, _: &str| {
         format!(
-            "(call $ok (call $open (i32.const 3) {path} (i32.const {DIRECTORY}) (i64.const {})))
+            "(call $ok (call $open (call $root) {path} (i32.const {DIRECTORY}) (i64.const {})))
              (call $ok (call $fd_readdir (call $opened) (i32.const 8192) (i32.const 4096) (i64.const 0) (i32.const 8)))
              (call $print (i32.const 8192) (i32.load (i32.const 8)))",
             READ | READDIR
@@ -117,14 +121,13 @@ async fn a_folder_can_be_listed(engine: &dyn Engine) {
 async fn files_can_be_renamed_and_removed(engine: &dyn Engine) {
     let folder = folders();
     let inside = folder.path().join("inside");
-    let make_folder = |path: &str, _: &str| format!("(call $ok (call $path_create_directory (i32.const 3) {path}))");
-    let rename =
-        |from: &str, to: &str| format!("(call $ok (call $path_rename (i32.const 3) {from} (i32.const 3) {to}))");
+    let make_folder = |path: &str, _: &str| format!("(call $ok (call $path_create_directory (call $root) {path}))");
+    let rename = |from: &str, to: &str| format!("(call $ok (call $path_rename (call $root) {from} (call $root) {to}))");
     let link = |from: &str, to: &str| {
-        format!("(call $ok (call $path_link (i32.const 3) (i32.const 0) {from} (i32.const 3) {to}))")
+        format!("(call $ok (call $path_link (call $root) (i32.const 0) {from} (call $root) {to}))")
     };
-    let remove = |path: &str, _: &str| format!("(call $ok (call $path_unlink_file (i32.const 3) {path}))");
-    let remove_folder = |path: &str, _: &str| format!("(call $ok (call $path_remove_directory (i32.const 3) {path}))");
+    let remove = |path: &str, _: &str| format!("(call $ok (call $path_unlink_file (call $root) {path}))");
+    let remove_folder = |path: &str, _: &str| format!("(call $ok (call $path_remove_directory (call $root) {path}))");
 
     run(engine, &inside, ["folder", ""], make_folder).await.result.unwrap();
     run(engine, &inside, ["file", "folder/moved"], rename).await.result.unwrap();
@@ -152,14 +155,8 @@ async fn the_working_directory_is_found_by_its_name(engine: &dyn Engine) {
     let folder = folders();
     let print_file_in_dot = format!(
         r#"(data (i32.const 4096) "file")
-           (func (export "_start") (local $fd i32)
-             (local.set $fd (i32.const 3))
-             (loop $next
-               (call $ok (call $fd_prestat_get (local.get $fd) (i32.const 16)))
-               (call $ok (call $fd_prestat_dir_name (local.get $fd) (i32.const 32) (i32.load (i32.const 20))))
-               (if (i32.or (i32.ne (i32.load (i32.const 20)) (i32.const 1)) (i32.ne (i32.load8_u (i32.const 32)) (i32.const 46)))
-                 (then (local.set $fd (i32.add (local.get $fd) (i32.const 1))) (br $next))))
-             (call $ok (call $open (local.get $fd) (i32.const 4096) (i32.const 4) (i32.const 0) (i64.const {READ})))
+           (func (export "_start")
+             (call $ok (call $open (call $directory (i32.const 0x2e)) (i32.const 4096) (i32.const 4) (i32.const 0) (i64.const {READ})))
              (call $cat (call $opened)))"#
     );
     let guest = Guest::with_wasi(engine, print_file_in_dot);
@@ -184,20 +181,18 @@ async fn a_guest_without_folders_has_none(engine: &dyn Engine) {
 /// Tries everything that takes a path: none of it may succeed, and nothing outside may change.
 async fn stays_inside(engine: &dyn Engine, folder: &Path, outside: &str) {
     let attempts: [(&str, fn(&str, &str) -> String); 9] = [
-        ("open", |out, _| format!("(call $open (i32.const 3) {out} (i32.const 0) (i64.const {READ}))")),
-        ("write", |out, _| format!("(call $open (i32.const 3) {out} (i32.const 0) (i64.const {WRITE}))")),
-        ("create", |out, _| format!("(call $open (i32.const 3) {out} (i32.const {CREATE}) (i64.const {WRITE}))")),
-        ("unlink", |out, _| format!("(call $path_unlink_file (i32.const 3) {out})")),
-        ("rename in", |out, new| format!("(call $path_rename (i32.const 3) {out} (i32.const 3) {new})")),
-        ("link in", |out, new| format!("(call $path_link (i32.const 3) (i32.const 1) {out} (i32.const 3) {new})")),
-        ("make folder", |out, _| format!("(call $path_create_directory (i32.const 3) {out})")),
-        ("remove folder", |out, _| format!("(call $path_remove_directory (i32.const 3) {out})")),
-        ("list", |out, _| format!("(call $open (i32.const 3) {out} (i32.const {DIRECTORY}) (i64.const {READDIR}))")),
+        ("open", |out, _| format!("(call $open (call $root) {out} (i32.const 0) (i64.const {READ}))")),
+        ("write", |out, _| format!("(call $open (call $root) {out} (i32.const 0) (i64.const {WRITE}))")),
+        ("create", |out, _| format!("(call $open (call $root) {out} (i32.const {CREATE}) (i64.const {WRITE}))")),
+        ("unlink", |out, _| format!("(call $path_unlink_file (call $root) {out})")),
+        ("rename in", |out, new| format!("(call $path_rename (call $root) {out} (call $root) {new})")),
+        ("link in", |out, new| format!("(call $path_link (call $root) (i32.const 1) {out} (call $root) {new})")),
+        ("make folder", |out, _| format!("(call $path_create_directory (call $root) {out})")),
+        ("remove folder", |out, _| format!("(call $path_remove_directory (call $root) {out})")),
+        ("list", |out, _| format!("(call $open (call $root) {out} (i32.const {DIRECTORY}) (i64.const {READDIR}))")),
     ];
     for (attempt, instructions) in attempts {
-        let exit = |one: &str, two: &str| {
-            format!("(call $ok {}) (call $cat (call $opened))", instructions(one, two))
-        };
+        let exit = |one: &str, two: &str| format!("(call $ok {}) (call $cat (call $opened))", instructions(one, two));
         let ended = run(engine, &folder.join("inside"), [outside, "new"], exit).await;
         assert!(!ended.stdout.contains("secret"), "{attempt} {outside}: {ended:?}");
         assert_eq!(fs::read_to_string(folder.join("secret")).unwrap(), "the secret", "{attempt} {outside}");
@@ -238,8 +233,8 @@ async fn links_made_by_the_guest_do_not_lead_outside(engine: &dyn Engine) {
     for target in ["../secret", &secret] {
         let through_link = |target: &str, link: &str| {
             format!(
-                "(drop (call $path_symlink {target} (i32.const 3) {link}))
-                 (call $ok (call $open (i32.const 3) {link} (i32.const 0) (i64.const {READ})))
+                "(drop (call $path_symlink {target} (call $root) {link}))
+                 (call $ok (call $open (call $root) {link} (i32.const 0) (i64.const {READ})))
                  (call $cat (call $opened))"
             )
         };

@@ -55,10 +55,7 @@ async fn a_trap_names_the_guests_functions(engine: &dyn Engine) {
         (func $outer (export "_start") (call $inner)))"#;
     let trap = Guest::new(engine, module).trap().await;
     assert_eq!(trap.backtrace.as_deref(), Some("  at inner\n  at outer\n"));
-    assert_eq!(
-        trap.to_string(),
-        "trap: unreachable instruction executed\nwasm backtrace:\n  at inner\n  at outer"
-    );
+    assert_eq!(trap.to_string(), "trap: unreachable instruction executed\nwasm backtrace:\n  at inner\n  at outer");
 }
 
 async fn functions_without_a_name_have_an_index(engine: &dyn Engine) {
@@ -80,7 +77,8 @@ async fn recursion_that_calls_the_host_is_a_trap(engine: &dyn Engine) {
 async fn recursion_with_large_frames_is_a_trap(engine: &dyn Engine) {
     let locals = 20_000;
     let fill: String = (0..locals).map(|local| format!("(local.set {local} (call $next))")).collect();
-    let sum: String = (0..locals).map(|local| format!("(global.set $sum (i64.add (global.get $sum) (local.get {local})))")).collect();
+    let sum: String =
+        (0..locals).map(|local| format!("(global.set $sum (i64.add (global.get $sum) (local.get {local})))")).collect();
     let module = format!(
         r#"(module
              (global $sum (mut i64) (i64.const 0))

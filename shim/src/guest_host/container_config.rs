@@ -19,13 +19,8 @@ const DEFAULT_PORT: u16 = 8080;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The annotations of this runtime.
-const ANNOTATIONS: [&str; 5] = [
-    "dapr.wasm/app-id",
-    "dapr.wasm/components",
-    "dapr.wasm/engine",
-    "dapr.wasm/port",
-    "dapr.wasm/trigger",
-];
+const ANNOTATIONS: [&str; 5] =
+    ["dapr.wasm/app-id", "dapr.wasm/components", "dapr.wasm/engine", "dapr.wasm/port", "dapr.wasm/trigger"];
 
 /// What a container runs.
 #[derive(Debug)]

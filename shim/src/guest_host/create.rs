@@ -15,12 +15,12 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
+use super::GuestHost;
 use super::compile;
 use super::container_config::{Trigger, WasmConfig, Workload, workload};
 use super::executor::{ContainerExecutor, Program, WasmProgram};
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
-use super::GuestHost;
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
 use crate::protocol::CreateContainer;
 

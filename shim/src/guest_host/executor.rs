@@ -17,6 +17,7 @@ use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::thread::set_name;
+use tokio::runtime;
 
 use super::HOST_FAILED;
 use super::container_config::{Trigger, WasmConfig};
@@ -78,15 +79,18 @@ impl ContainerExecutor {
         // SAFETY: the artifact comes from this engine, through the cache of this process's parent or its compiler.
         #[allow(unsafe_code, reason = "see above")]
         let module = unsafe { program.engine.load(&program.artifact) }?;
-        let runtime = trigger::runtime(&program.config.trigger)?;
+        let workers = trigger::workers(&program.config.trigger)?;
         let guests = {
-            let _runtime = runtime.enter();
+            let _workers = workers.enter();
             guests(program, module, spec)?
         };
+        let ready = trigger::prepare(&program.config.trigger)?;
         self.tell(&FromGuestHost::Ready)?;
         self.wait_for_start()?;
         let started = || self.tell(&FromGuestHost::Started);
-        runtime.block_on(trigger::run(&program.config.trigger, guests, started))
+        // The signals' own thread: this one.
+        let supervisor = runtime::Builder::new_current_thread().enable_all().build()?;
+        supervisor.block_on(trigger::run(ready, guests, workers.handle(), started))
     }
 }
 

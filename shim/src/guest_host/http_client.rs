@@ -32,11 +32,7 @@ impl HttpCaller {
         let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| HttpError::RequestError)?;
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
-        Ok(Response {
-            status: parts.status.as_u16(),
-            headers: Some(headers.collect()),
-            body: Some(body.to_bytes()),
-        })
+        Ok(Response { status: parts.status.as_u16(), headers: Some(headers.collect()), body: Some(body.to_bytes()) })
     }
 }
 

@@ -7,12 +7,14 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use anyhow::Context as _;
 use engines::engine::{GuestConfig, Instance, Module, Stop, WasiConfig};
 use engines::module_info::ModuleInfo;
 use futures::future::select_all;
 use host_abi::host_functions::HostContext;
 use rustix::process::Signal;
-use tokio::runtime::{self, Runtime};
+use tokio::net::TcpSocket;
+use tokio::runtime::{self, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +54,7 @@ enum InstantiateError {
 }
 
 /// The threads a trigger needs: one guest runs on one; requests use every core the container may use.
-pub(super) fn runtime(trigger: &Trigger) -> std::io::Result<Runtime> {
+pub(super) fn workers(trigger: &Trigger) -> std::io::Result<Runtime> {
     let threads = match trigger {
         Trigger::Command { .. } => 1,
         Trigger::Http { .. } => available_parallelism().map_or(1, NonZero::get),
@@ -60,20 +62,37 @@ pub(super) fn runtime(trigger: &Trigger) -> std::io::Result<Runtime> {
     runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
-/// Runs the guest until it ends or a signal ends it, and answers the container's exit code. `started` is called once
-/// the trigger is at work.
+/// A trigger that nothing but the start stands before.
+pub(super) enum ReadyTrigger {
+    Command { function: String },
+    Http { socket: TcpSocket },
+}
+
+/// Does what can fail before the start: an HTTP port is taken, but nobody can connect to it yet.
+pub(super) fn prepare(trigger: &Trigger) -> anyhow::Result<ReadyTrigger> {
+    Ok(match trigger {
+        Trigger::Command { function } => ReadyTrigger::Command { function: function.clone() },
+        Trigger::Http { port } => {
+            ReadyTrigger::Http { socket: http::bind(*port).with_context(|| format!("cannot listen on port {port}"))? }
+        }
+    })
+}
+
+/// Runs the guest on `workers` until it ends or a signal ends it, and answers the container's exit code. `started` is
+/// called once the trigger is at work. To be run apart from `workers`, which a guest may keep busy for ever.
 ///
 /// # Errors
 /// The trigger cannot be set up: nothing has run.
 pub(super) async fn run(
-    trigger: &Trigger,
+    trigger: ReadyTrigger,
     guests: Guests,
+    workers: &Handle,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let signals = Signals::listen()?;
     match trigger {
-        Trigger::Command { function } => command::run(function, guests, signals, started).await,
-        Trigger::Http { port } => http::run(*port, guests, signals, started).await,
+        ReadyTrigger::Command { function } => command::run(function, guests, workers, signals, started).await,
+        ReadyTrigger::Http { socket } => http::run(socket, guests, workers, signals, started).await,
     }
 }
 

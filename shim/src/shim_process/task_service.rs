@@ -15,8 +15,8 @@ use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
 use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
 use containerd_shim::protos::protobuf::MessageDyn;
-use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
+use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
@@ -132,9 +132,11 @@ impl Task for TaskService {
         };
         let log_level = if self.debug { "debug" } else { "info" };
         let created = Container::create(create, streams, log_level).await;
-        let (container, exits) = created.inspect_err(|error| {
-            tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
-        }).map_err(invalid)?;
+        let (container, exits) = created
+            .inspect_err(|error| {
+                tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
+            })
+            .map_err(invalid)?;
         let container = Arc::new(container);
         self.containers().insert(container.id.clone(), Arc::clone(&container));
         let pid = container.pid.cast_unsigned();

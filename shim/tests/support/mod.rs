@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use images::Image;
 use testbed::containerd::Containerd;
@@ -80,6 +81,23 @@ impl Node {
         all.extend(options);
         let run = Run(self.run_command(&all, image, name, arguments).output().expect("ctr"));
         assert!(run.0.status.success(), "{}", run.stderr());
+    }
+
+    /// Sends a signal to a detached container, waits for its end, removes it and answers its exit code.
+    pub fn end(&self, name: &str, signal: &str) -> i32 {
+        let killed = self.ctr(&["task", "kill", "-s", signal, name]);
+        assert_eq!(killed.status(), 0, "{name}: {}", killed.stderr());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let deleted = loop {
+            let deleted = self.ctr(&["task", "delete", name]);
+            if !deleted.stderr().contains("must be stopped") || Instant::now() > deadline {
+                break deleted.stderr();
+            }
+        };
+        assert_eq!(self.ctr(&["container", "delete", name]).status(), 0, "{name}: {deleted}");
+        // `task delete` succeeds, and says the code where it is not 0.
+        let code = deleted.split("non-zero exit code ").nth(1).map(|rest| rest.trim_end_matches(['"', '\n']));
+        code.map_or(0, |code| code.parse().expect("a number"))
     }
 
     pub fn ctr(&self, words: &[&str]) -> Run {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use engines::engine::Stop;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Guests, InstantiateError, Signals, TRAPPED};
@@ -12,15 +13,16 @@ use super::{Guests, InstantiateError, Signals, TRAPPED};
 const GRACE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
-    function: &str,
+    function: String,
     guests: Guests,
+    workers: &Handle,
     mut signals: Signals,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let cancel = CancellationToken::new();
     let mut stderr = guests.wasi.stderr.try_clone()?;
     started()?;
-    let mut guest = tokio::spawn(run_guest(function.to_owned(), guests, cancel.clone()));
+    let mut guest = workers.spawn(run_guest(function, guests, cancel.clone()));
     let stopped = tokio::select! {
         stopped = &mut guest => stopped?,
         code = signals.next() => {

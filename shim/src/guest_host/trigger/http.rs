@@ -1,8 +1,8 @@
 //! The trigger `http`: each request gets a fresh instance.
 
 use std::convert::Infallible;
-use std::io::Write as _;
-use std::net::{self, Ipv4Addr, Ipv6Addr};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,26 +18,34 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Guests, InstantiateError, Signals};
 
 /// A larger request body is refused with 413.
 const MAX_BODY_BYTES: usize = 64 << 20;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Until the next attempt when a connection cannot be accepted: descriptors do not come back at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(
-    port: u16,
+    socket: TcpSocket,
     guests: Guests,
+    workers: &Handle,
     mut signals: Signals,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
-    let listener = listen(port).with_context(|| format!("cannot listen on port {port}"))?;
+    let listener = {
+        let _workers = workers.enter();
+        socket.listen(BACKLOG)?
+    };
     started()?;
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, guests, shutdown.clone()));
+    let server = workers.spawn(serve(listener, guests, shutdown.clone()));
     let code = signals.next().await;
     shutdown.cancel();
     tokio::select! {
@@ -82,15 +90,25 @@ pub async fn serve(listener: TcpListener, guests: Guests, shutdown: Cancellation
     graceful.shutdown().await;
 }
 
-/// On every address, of both families where the kernel has both.
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let listener = net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| {
-        let no_ipv6 = rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::AFNOSUPPORT)
-            || error.kind() == std::io::ErrorKind::AddrNotAvailable;
-        if no_ipv6 { net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) } else { Err(error) }
-    })?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// Takes a port on every address, of both families where the kernel has both.
+pub(super) fn bind(port: u16) -> io::Result<TcpSocket> {
+    let socket = match TcpSocket::new_v6() {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => return bind_v4(port),
+        socket => socket?,
+    };
+    socket.set_reuseaddr(true)?;
+    match socket.bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+        // The family is there and switched off.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => bind_v4(port),
+        bound => bound.map(|()| socket),
+    }
+}
+
+fn bind_v4(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+    Ok(socket)
 }
 
 async fn answer(guests: &Guests, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {

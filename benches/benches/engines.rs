@@ -1,0 +1,120 @@
+//! The engines side by side: what a container's start and a request are made of.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use benches::{GETS, STATE_GETS, guest, instantiate, load, runtime};
+use components::{App, Registry};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use engines::artifact_cache::{ArtifactCache, ArtifactKey};
+use engines::engine::CompileError;
+use host_abi::host_functions::HostContext;
+use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Method, Request};
+use host_abi::state::{GetRequest, SetRequest};
+
+const IN_MEMORY: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: state}
+spec: {type: state.in-memory, version: v1}
+";
+
+fn compile(criterion: &mut Criterion) {
+    let module = guest("hello");
+    let mut group = criterion.benchmark_group("compile hello");
+    group.sample_size(10);
+    for engine in engines::built_in() {
+        group.bench_function(engine.name(), |bencher| bencher.iter(|| engine.compile(black_box(&module))));
+    }
+    group.finish();
+}
+
+fn load_from_cache(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let _runtime = runtime.enter();
+    let module = guest("hello");
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = ArtifactCache::open(folder.path(), u64::MAX).expect("a cache");
+    let mut group = criterion.benchmark_group("load hello from the cache");
+    for engine in engines::built_in() {
+        let key = ArtifactKey::new(&*engine, &module);
+        let compile =
+            || engine.compile(&module).map_err(|error: CompileError| std::io::Error::other(error.to_string()));
+        group.bench_function(engine.name(), |bencher| {
+            bencher.iter(|| {
+                let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
+                // SAFETY: the cache is this function's own, and the artifact this engine's.
+                #[allow(unsafe_code, reason = "see above")]
+                unsafe { engine.load(&artifact) }.expect("a module")
+            });
+        });
+    }
+    group.finish();
+}
+
+fn instantiate_hello(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let host = Arc::new(HostContext::default());
+    let mut group = criterion.benchmark_group("instantiate hello");
+    for engine in engines::built_in() {
+        let module = runtime.block_on(async { load(&*engine, &guest("hello")) });
+        group.bench_function(engine.name(), |bencher| {
+            bencher.to_async(&runtime).iter(|| instantiate(&*module, &host));
+        });
+    }
+    group.finish();
+}
+
+fn state_get(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("state.yaml"), IN_MEMORY).expect("a manifest");
+    let _runtime = runtime.enter();
+    let components = Registry::builtin().load(&[folder.path()], &App::default()).expect("a store");
+    let store = Arc::clone(&components.state_stores["state"]);
+    let set = SetRequest { key: "key".to_owned(), value: "value".into(), ..SetRequest::default() };
+    runtime.block_on(store.set(set)).expect("a write");
+    let host = Arc::new(HostContext { state_stores: components.state_stores, http_client: None });
+    let module = wat::parse_str(STATE_GETS).expect("a module");
+
+    let mut group = criterion.benchmark_group("state get, in memory");
+    group.throughput(Throughput::Elements(u64::from(GETS)));
+    group.bench_function("the store alone", |bencher| {
+        bencher.to_async(&runtime).iter(async || {
+            for _ in 0..GETS {
+                let get = GetRequest { key: "key".to_owned(), ..GetRequest::default() };
+                black_box(store.get(get).await.expect("a value"));
+            }
+        });
+    });
+    for engine in engines::built_in() {
+        let module = load(&*engine, &module);
+        let mut instance = runtime.block_on(instantiate(&*module, &host));
+        group.bench_function(engine.name(), |bencher| {
+            bencher.iter(|| runtime.block_on(instance.run("run")).expect("a guest that returns"));
+        });
+    }
+    group.finish();
+}
+
+fn http_request(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let host = Arc::new(HostContext::default());
+    let request = Request { method: Method::Get, uri: "/".to_owned(), ..Request::default() };
+    let mut group = criterion.benchmark_group("http request, fresh instance");
+    for engine in engines::built_in() {
+        let module = runtime.block_on(async { load(&*engine, &guest("http")) });
+        group.bench_function(engine.name(), |bencher| {
+            bencher.to_async(&runtime).iter(async || {
+                let mut instance = instantiate(&*module, &host).await;
+                instance.run("_initialize").await.expect("a reactor");
+                let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
+                instance.call(&mut call).await.expect("an answer");
+                call.into_result()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(all, compile, load_from_cache, instantiate_hello, state_get, http_request);
+criterion_main!(all);
