@@ -43,7 +43,7 @@ fn load_from_cache(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
                 // SAFETY: the cache is this function's own, and the artifact this engine's.
-                #[allow(unsafe_code, reason = "see above")]
+                #[expect(unsafe_code, reason = "see above")]
                 unsafe { engine.load(&artifact) }.expect("a module")
             });
         });

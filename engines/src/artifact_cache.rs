@@ -64,7 +64,7 @@ impl Artifact {
     pub fn map(&self) -> io::Result<Bytes> {
         // SAFETY: the file is in a folder that only root can write, and files in it are replaced, never
         // changed; or it is a memory file that nobody else has.
-        #[allow(unsafe_code, reason = "see above")]
+        #[expect(unsafe_code, reason = "see above")]
         let map = unsafe { memmap2::MmapOptions::new().len(self.length as usize).map(&self.file) }?;
         Ok(Bytes::from_owner(map))
     }

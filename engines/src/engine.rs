@@ -39,7 +39,7 @@ pub trait Engine: Send + Sync {
     /// # Safety
     /// The artifact is native code. It must be what [`compile`](Self::compile) answered for an equal
     /// [`fingerprint`](Self::fingerprint), unchanged; never bytes that came with an image.
-    #[allow(unsafe_code, reason = "the caller vouches for the artifact")]
+    #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError>;
 }
 
@@ -140,7 +140,7 @@ impl Stop {
         Self::Trap(Trap { kind: TrapKind::MissingExport, message, backtrace: None })
     }
 
-    /// The canonical ABI lets no guest out of an allocation that it makes for its host.
+    /// A guest's allocator runs on behalf of a host function: it may not call another one.
     pub(crate) fn host_call_while_allocating(interface: &str, function: &str) -> Self {
         let message = Some(format!("{interface}.{function}: called by cabi_realloc"));
         Self::Trap(Trap { kind: TrapKind::HostAbi, message, backtrace: None })
@@ -150,12 +150,6 @@ impl Stop {
 impl From<AbiError> for Stop {
     fn from(error: AbiError) -> Self {
         Self::Trap(Trap::host_abi(&error))
-    }
-
-    /// A guest's allocator runs on behalf of a host function: it may not call another one.
-    pub(crate) fn host_call_while_allocating(interface: &str, function: &str) -> Self {
-        let message = Some(format!("{interface}.{function}: called by cabi_realloc"));
-        Self::Trap(Trap { kind: TrapKind::HostAbi, message, backtrace: None })
     }
 }
 
@@ -250,7 +244,7 @@ pub struct LoadError {
 pub fn compile_and_load(engine: &dyn Engine, module: &[u8]) -> anyhow::Result<Arc<dyn Module>> {
     let artifact = Artifact::in_memory(&Bytes::from(engine.compile(module)?))?;
     // SAFETY: the artifact comes from this very engine and no one else has its file.
-    #[allow(unsafe_code, reason = "see above")]
+    #[expect(unsafe_code, reason = "see above")]
     let module = unsafe { engine.load(&artifact) }?;
     Ok(module)
 }

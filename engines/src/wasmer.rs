@@ -66,7 +66,7 @@ impl Engine for Wasmer {
         compile().map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
     }
 
-    #[allow(unsafe_code, reason = "the caller vouches for the artifact")]
+    #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> anyhow::Result<LinkedModule> {
             let engine = config::engine();

@@ -56,7 +56,7 @@ impl Engine for Wasmtime {
         artifact.map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
     }
 
-    #[allow(unsafe_code, reason = "the caller vouches for the artifact")]
+    #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> wasmtime::Result<LinkedModule> {
             let file = artifact.file().try_clone()?;
@@ -87,18 +87,11 @@ impl Module for LinkedModule {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
         let cancel = store.data().cancel.clone();
-        // Wakes a guest that never waits: its next back edge or call sees the new epoch.
-        let on_cancel = tokio::spawn({
-            let (engine, cancel) = (engine.clone(), cancel.clone());
-            async move {
-                cancel.cancelled().await;
-                engine.increment_epoch();
-            }
-        });
+        let on_cancel = self.watch.over(engine.clone(), cancel.clone());
         let instantiated = cancel.run_until_cancelled(self.linked.instantiate_async(&mut store)).await;
         let instance = instantiated.ok_or(Stop::Cancelled)?.map_err(stop::from_error)?;
         guest::bind_exports(&mut store, instance);
-        Ok(Box::new(StartedInstance { store, _on_cancel: AbortOnDropHandle::new(on_cancel) }))
+        Ok(Box::new(StartedInstance { store, _on_cancel: on_cancel }))
     }
 }
 

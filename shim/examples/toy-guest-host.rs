@@ -30,7 +30,7 @@ impl Engine for Toy {
         Ok(module.len().to_string().into_bytes())
     }
 
-    #[allow(unsafe_code, reason = "the contract says so; nothing here depends on the artifact's safety")]
+    #[expect(unsafe_code, reason = "the contract says so; nothing here depends on the artifact's safety")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let broken = |error: Error| LoadError { engine: self.name(), reason: error.to_string() };
         let length = artifact.map().map_err(broken)?;

@@ -151,7 +151,7 @@ impl Default for GuestHost {
 /// Takes over a descriptor that the shim passed.
 fn take_descriptor(descriptor: i32) -> File {
     // SAFETY: the shim executes this program with these descriptors open, and each is taken once, at the start.
-    #[allow(unsafe_code, reason = "see above")]
+    #[expect(unsafe_code, reason = "see above")]
     unsafe {
         File::from_raw_fd(descriptor)
     }

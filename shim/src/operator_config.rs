@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct OperatorConfig {
     /// The engine of a container whose annotations name none; without it, the first that is built in.
@@ -25,17 +25,6 @@ pub(crate) struct ArtifactCacheConfig {
     pub(crate) folder: PathBuf,
     /// Bytes on disk; what was used longest ago goes first.
     pub(crate) max_bytes: u64,
-}
-
-impl Default for OperatorConfig {
-    fn default() -> Self {
-        Self {
-            default_engine: None,
-            artifact_cache: ArtifactCacheConfig::default(),
-            components: None,
-            guest_host: None,
-        }
-    }
 }
 
 impl Default for ArtifactCacheConfig {

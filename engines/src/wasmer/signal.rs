@@ -40,7 +40,7 @@ const OURS: SigHandler = SigHandler::SigAction(on_signal);
 fn handle(handler: SigHandler) -> SigHandler {
     let action = SigAction::new(handler, SaFlags::SA_ONSTACK, SigSet::empty());
     // SAFETY: `on_signal` does only what a signal handler may.
-    #[allow(unsafe_code, reason = "see above")]
+    #[expect(unsafe_code, reason = "see above")]
     match unsafe { sigaction(Signal::SIGUSR1, &action) } {
         Ok(until_now) => until_now.handler(),
         Err(error) => unreachable!("SIGUSR1 can be handled: {error}"),
@@ -53,7 +53,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         static PASSED_ON: Cell<bool> = const { Cell::new(false) };
     }
     // SAFETY: the kernel hands valid information to a handler that asks for it.
-    #[allow(unsafe_code, reason = "see above")]
+    #[expect(unsafe_code, reason = "see above")]
     let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
     if code == SI_TKILL && sender.cast_unsigned() == process::id() {
         call(&WASMER, signal, info, context);

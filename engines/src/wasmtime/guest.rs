@@ -6,7 +6,8 @@ use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, Gu
 use host_abi::host_functions::{HostContext, HostFunction};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
-    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, Val, ValType,
+    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, UpdateDeadline,
+    Val, ValType,
 };
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -35,6 +36,11 @@ impl GuestState {
     pub(super) fn new(config: GuestConfig) -> wasmtime::Result<Self> {
         let GuestConfig { wasi, host, cancel } = config;
         Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None, allocating: false })
+    }
+
+    /// The epoch moved on because some guest of the engine was cancelled: this one or another.
+    pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
+        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Continue(1)) }
     }
 }
 

@@ -75,7 +75,7 @@ async fn recursion_that_calls_the_host_is_a_trap(engine: &dyn Engine) {
 
 /// Frames larger than a guard page must not step over it.
 async fn recursion_with_large_frames_is_a_trap(engine: &dyn Engine) {
-    let locals = 20_000;
+    let locals = 2_000;
     let fill: String = (0..locals).map(|local| format!("(local.set {local} (call $next))")).collect();
     let sum: String =
         (0..locals).map(|local| format!("(global.set $sum (i64.add (global.get $sum) (local.get {local})))")).collect();

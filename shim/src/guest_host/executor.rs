@@ -77,7 +77,7 @@ impl ContainerExecutor {
 
     fn run_wasm(&self, program: &WasmProgram, spec: &Spec) -> anyhow::Result<u8> {
         // SAFETY: the artifact comes from this engine, through the cache of this process's parent or its compiler.
-        #[allow(unsafe_code, reason = "see above")]
+        #[expect(unsafe_code, reason = "see above")]
         let module = unsafe { program.engine.load(&program.artifact) }?;
         let workers = trigger::workers(&program.config.trigger)?;
         let guests = {

@@ -109,7 +109,7 @@ impl Container {
         drop(command);
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
-        #[allow(unsafe_code, reason = "see above")]
+        #[expect(unsafe_code, reason = "see above")]
         let control = unsafe { AsyncFd::register(control) }?;
         send_message(control.get_ref(), &ToGuestHost::Create(Box::new(request)))?;
         let pid = match await_creation(&control).await {

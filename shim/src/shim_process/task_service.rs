@@ -14,7 +14,6 @@ use containerd_shim::api::{
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
 use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
-use containerd_shim::protos::protobuf::MessageDyn;
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
@@ -67,7 +66,7 @@ impl TaskService {
     }
 
     /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
-    async fn publish(publisher: &RemotePublisher, namespace: &str, event: impl Event + MessageDyn) {
+    async fn publish(publisher: &RemotePublisher, namespace: &str, event: impl Event) {
         let topic = event.topic();
         let published = publisher.publish(ttrpc::context::with_timeout(0), &topic, namespace, Box::new(event)).await;
         if let Err(error) = published {
@@ -75,7 +74,7 @@ impl TaskService {
         }
     }
 
-    async fn publish_event(&self, event: impl Event + MessageDyn) {
+    async fn publish_event(&self, event: impl Event) {
         Self::publish(&self.publisher, &self.namespace, event).await;
     }
 
