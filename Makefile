@@ -47,12 +47,11 @@ check: deps ## Check format and lints
 	  -- --deny warnings
 
 .PHONY: test
-test: images ## Run every test, with containerd and Redis, and with each engine alone
+test: images ## Run every test, with containerd and Redis
 	$(CARGO_TEST) --workspace
-	$(MAKE) test-one-engine
 
 .PHONY: test-one-engine
-test-one-engine: deps ## Run the engines' tests with each engine alone
+test-one-engine: deps ## Run the engines' tests with each engine alone (compiles it again: 10 minutes)
 	$(CARGO_TEST) --package engines --no-default-features --features wasmtime
 	$(CARGO_TEST) --package engines --no-default-features --features wasmer
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
 use host_abi::host_functions::host_functions;
-use tokio_util::task::AbortOnDropHandle;
 use wasmtime::{AsContextMut as _, InstancePre, Linker, Store};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -67,7 +66,10 @@ impl Engine for Wasmtime {
             for function in host_functions() {
                 guest::link(&mut linker, function)?;
             }
-            Ok(LinkedModule { linked: linker.instantiate_pre(&module)?, watch: Watch::start()? })
+            Ok(LinkedModule {
+                linked: linker.instantiate_pre(&module)?,
+                watch: Arc::new(Watch::start(self.engine.clone())?),
+            })
         };
         let module = load().map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })?;
         Ok(Arc::new(module))
@@ -76,7 +78,7 @@ impl Engine for Wasmtime {
 
 struct LinkedModule {
     linked: InstancePre<GuestState>,
-    watch: Watch,
+    watch: Arc<Watch>,
 }
 
 #[async_trait]
@@ -87,17 +89,17 @@ impl Module for LinkedModule {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
         let cancel = store.data().cancel.clone();
-        let on_cancel = self.watch.over(engine.clone(), cancel.clone());
+        let _running = self.watch.running();
         let instantiated = cancel.run_until_cancelled(self.linked.instantiate_async(&mut store)).await;
         let instance = instantiated.ok_or(Stop::Cancelled)?.map_err(stop::from_error)?;
         guest::bind_exports(&mut store, instance);
-        Ok(Box::new(StartedInstance { store, _on_cancel: on_cancel }))
+        Ok(Box::new(StartedInstance { store, watch: Arc::clone(&self.watch) }))
     }
 }
 
 struct StartedInstance {
     store: Store<GuestState>,
-    _on_cancel: AbortOnDropHandle<()>,
+    watch: Arc<Watch>,
 }
 
 impl StartedInstance {
@@ -106,6 +108,7 @@ impl StartedInstance {
         &mut self,
         call: impl AsyncFnOnce(RunningGuest<'_>) -> wasmtime::Result<T>,
     ) -> Result<T, Stop> {
+        let _running = self.watch.running();
         let cancel = self.store.data().cancel.clone();
         let guest = RunningGuest { store: self.store.as_context_mut() };
         let ended = cancel.run_until_cancelled(call(guest)).await;

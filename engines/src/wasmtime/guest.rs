@@ -38,9 +38,9 @@ impl GuestState {
         Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None, allocating: false })
     }
 
-    /// The epoch moved on because some guest of the engine was cancelled: this one or another.
+    /// The guest's turn is over: it ends here if it was cancelled, and goes on once others had theirs.
     pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
-        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Continue(1)) }
+        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Yield(1)) }
     }
 }
 
