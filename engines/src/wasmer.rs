@@ -33,19 +33,13 @@ const NAME: &str = "wasmer";
 /// way between guest and host can be lost.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(2);
 
-pub struct Wasmer {
-    fingerprint: String,
-}
+/// Nothing is made before it is needed: see [`config::engine`].
+#[derive(Default)]
+pub struct Wasmer;
 
 impl Wasmer {
     pub fn new() -> Self {
-        Self { fingerprint: config::fingerprint(&config::engine()) }
-    }
-}
-
-impl Default for Wasmer {
-    fn default() -> Self {
-        Self::new()
+        Self
     }
 }
 
@@ -55,7 +49,7 @@ impl Engine for Wasmer {
     }
 
     fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+        config::fingerprint(&config::engine())
     }
 
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {

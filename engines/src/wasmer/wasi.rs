@@ -1,7 +1,7 @@
 //! WASI preview 1 through wasmer-wasix.
 
-mod clock;
 mod files;
+mod mended;
 mod tasks;
 
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ fn path_of(host: &Path, preopens: &[Preopen]) -> anyhow::Result<PathBuf> {
 
 pub(super) fn imports(store: &mut impl AsStoreMut, wasi: &WasiFunctionEnv) -> Imports {
     let mut imports = generate_import_object_from_env(store, &wasi.env, WasiVersion::Snapshot1);
-    clock::link(store, &mut imports, wasi);
+    mended::link(store, &mut imports, wasi);
     imports
 }
 

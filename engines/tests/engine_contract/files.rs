@@ -15,6 +15,7 @@ for_every_engine! {
     a_read_only_file_can_be_read,
     a_folder_can_be_listed,
     files_can_be_renamed_and_removed,
+    a_hard_link_is_kept_or_refused,
     links_inside_are_followed,
     the_working_directory_is_found_by_its_name,
     a_guest_without_folders_has_none,
@@ -28,6 +29,7 @@ const WRITE: u32 = 1 << 6;
 const READDIR: u32 = 1 << 14;
 const CREATE: u32 = 1;
 const DIRECTORY: u32 = 2;
+const NOT_SUPPORTED: u32 = 58;
 
 /// A folder for the guest, `inside`, and beside it `secret`, which is none of its business.
 fn folders() -> TempDir {
@@ -123,9 +125,6 @@ async fn files_can_be_renamed_and_removed(engine: &dyn Engine) {
     let inside = folder.path().join("inside");
     let make_folder = |path: &str, _: &str| format!("(call $ok (call $path_create_directory (call $root) {path}))");
     let rename = |from: &str, to: &str| format!("(call $ok (call $path_rename (call $root) {from} (call $root) {to}))");
-    let link = |from: &str, to: &str| {
-        format!("(call $ok (call $path_link (call $root) (i32.const 0) {from} (call $root) {to}))")
-    };
     let remove = |path: &str, _: &str| format!("(call $ok (call $path_unlink_file (call $root) {path}))");
     let remove_folder = |path: &str, _: &str| format!("(call $ok (call $path_remove_directory (call $root) {path}))");
 
@@ -133,11 +132,21 @@ async fn files_can_be_renamed_and_removed(engine: &dyn Engine) {
     run(engine, &inside, ["file", "folder/moved"], rename).await.result.unwrap();
     assert_eq!(fs::read_to_string(inside.join("folder/moved")).unwrap(), "the content");
     assert!(run(engine, &inside, ["folder", ""], remove_folder).await.result.is_err(), "it is not empty");
-    run(engine, &inside, ["folder/moved", "linked"], link).await.result.unwrap();
     run(engine, &inside, ["folder/moved", ""], remove).await.result.unwrap();
     run(engine, &inside, ["folder", ""], remove_folder).await.result.unwrap();
-    assert_eq!(fs::read_to_string(inside.join("linked")).unwrap(), "the content");
-    assert!(!inside.join("file").exists() && !inside.join("folder").exists());
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+}
+
+async fn a_hard_link_is_kept_or_refused(engine: &dyn Engine) {
+    let folder = folders();
+    let inside = folder.path().join("inside");
+    let link = |from: &str, to: &str| {
+        format!("(call $ok (call $path_link (call $root) (i32.const 0) {from} (call $root) {to}))")
+    };
+    match run(engine, &inside, ["file", "link"], link).await.result {
+        Ok(()) => assert_eq!(fs::read_to_string(inside.join("link")).unwrap(), "the content"),
+        Err(refused) => assert!(matches!(refused, Stop::Exit(NOT_SUPPORTED)), "{refused}"),
+    }
 }
 
 async fn links_inside_are_followed(engine: &dyn Engine) {

@@ -136,7 +136,7 @@ async fn a_feature_of_one_engine_only_is_refused(engine: &dyn Engine) {
         "(module (memory 1) (memory 1) (func (result i32) (i32.load 1 (i32.const 0))))",
         "(module (func (result i32 i32) (i32.const 1) (i32.const 2)))",
         "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
-        "(module (table 1 externref) (func (param externref) (table.set (i32.const 0) (local.get 0))))",
+        "(module (table 1 funcref) (elem declare func 0) (func (table.set (i32.const 0) (ref.func 0))))",
     ];
     for module in taken {
         let compiled = engine.compile(&wat::parse_str(module).unwrap());

@@ -63,10 +63,6 @@ impl FileSystem for HostDirectory {
         self.root.symlink_contents(contents, inside(link)).map_err(error)
     }
 
-    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
-        self.root.hard_link(inside(from), &self.root, inside(to)).map_err(error)
-    }
-
     fn remove_dir(&self, path: &Path) -> Result<()> {
         self.root.remove_dir(inside(path)).map_err(error)
     }
