@@ -110,7 +110,8 @@ fn a_failed_compilation_is_not_kept() {
 
 #[test]
 fn a_damaged_artifact_is_compiled_again() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
         ("truncated", |file| {
             let content = fs::read(file).unwrap();
             fs::write(file, &content[..content.len() - 1]).unwrap();

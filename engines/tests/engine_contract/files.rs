@@ -189,7 +189,8 @@ async fn a_guest_without_folders_has_none(engine: &dyn Engine) {
 
 /// Tries everything that takes a path: none of it may succeed, and nothing outside may change.
 async fn stays_inside(engine: &dyn Engine, folder: &Path, outside: &str) {
-    let attempts: [(&str, fn(&str, &str) -> String); 9] = [
+    type Attempt = (&'static str, fn(&str, &str) -> String);
+    let attempts: [Attempt; 9] = [
         ("open", |out, _| format!("(call $open (call $root) {out} (i32.const 0) (i64.const {READ}))")),
         ("write", |out, _| format!("(call $open (call $root) {out} (i32.const 0) (i64.const {WRITE}))")),
         ("create", |out, _| format!("(call $open (call $root) {out} (i32.const {CREATE}) (i64.const {WRITE}))")),

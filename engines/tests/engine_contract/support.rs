@@ -165,11 +165,11 @@ where
     }
 
     async fn set(&self, _: SetRequest) -> Result<(), Error> {
-        unimplemented!("only get is tested through guests")
+        unreachable!("only get is tested through guests")
     }
 
     async fn delete(&self, _: DeleteRequest) -> Result<(), Error> {
-        unimplemented!("only get is tested through guests")
+        unreachable!("only get is tested through guests")
     }
 }
 

@@ -35,12 +35,14 @@ fn path_link(store: &mut impl AsStoreMut, imports: &mut Imports) {
     imports.define(INTERFACE, "path_link", Function::new_typed(store, refuse));
 }
 
+/// Parameters of `path_filestat_set_times`.
+type SetTimes = (u32, u32, u32, u32, u64, u64, u32);
+
 /// It removes only directories that the guest named before. Setting none of a path's times names it.
 fn path_remove_directory(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFunctionEnv) {
     let name = "path_remove_directory";
     let remove: TypedFunction<(u32, u32, u32), i32> = original(store, imports, name);
-    let set_times: TypedFunction<(u32, u32, u32, u32, u64, u64, u32), i32> =
-        original(store, imports, "path_filestat_set_times");
+    let set_times = original::<SetTimes>(store, imports, "path_filestat_set_times");
     let mended = move |mut guest: FunctionEnvMut<'_, WasiEnv>, fd: u32, path: u32, length: u32| {
         set_times.call(&mut guest, fd, 0, path, length, 0, 0, 0)?;
         remove.call(&mut guest, fd, path, length)
