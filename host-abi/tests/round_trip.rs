@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use host_abi::canonical::{
-    AbiType, CoreValue, FlatValues, Guest, GuestLen, GuestPtr, Lift, Lower, Lowered, Params, Source, call_export,
+    AbiType, CoreValue, ExportCall as _, FlatValues, Guest, GuestLen, GuestPtr, Lift, Lower, Lowered, Params, Source,
+    call_export,
 };
 use host_abi::error::{Error, ErrorClass};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpError, Method, Request, Response};
@@ -149,6 +150,17 @@ fn a_response_is_freed_once_and_after_it_was_read() {
     finish(call_export(&mut guest, &mut call)).unwrap();
     assert_eq!(call.into_result(), Some(response));
     assert!(guest.memory.iter().all(|byte| *byte == 0xdd), "not freed");
+}
+
+#[test]
+fn a_detached_call_brings_its_response_back_to_the_call_it_came_from() {
+    let request = Request { uri: "/a".to_owned(), ..Request::default() };
+    let response = Response { status: 204, ..Response::default() };
+    let mut guest = handler(request.clone(), response.clone());
+    let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request,));
+    let mut detached = call.detach();
+    std::thread::spawn(move || finish(call_export(&mut guest, &mut *detached))).join().unwrap().unwrap();
+    assert_eq!(call.into_result(), Some(response));
 }
 
 #[test]

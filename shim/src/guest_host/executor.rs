@@ -153,7 +153,8 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
             stdin: stdin.into(),
             stdout: rustix::io::dup(rustix::stdio::stdout())?.into(),
             stderr: rustix::io::dup(rustix::stdio::stderr())?.into(),
-            preopens: preopens(spec),
+            // Relative paths start there too: WASI preview 1 knows no working directory.
+            preopens: vec![Preopen { host: "/".into(), guest: "/".to_owned() }],
         },
     })
 }
@@ -162,11 +163,4 @@ fn environment(spec: &Spec) -> Vec<(String, String)> {
     let environment = spec.process().as_ref().and_then(|process| process.env().as_deref());
     let pairs = environment.unwrap_or_default().iter().filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// The whole root, and the working directory for relative paths: WASI preview 1 knows no working directory.
-fn preopens(spec: &Spec) -> Vec<Preopen> {
-    let root = Preopen { host: "/".into(), guest: "/".to_owned() };
-    let cwd = spec.process().as_ref().map_or_else(|| "/".into(), |process| process.cwd().clone());
-    vec![root, Preopen { host: cwd, guest: ".".to_owned() }]
 }
