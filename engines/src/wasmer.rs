@@ -7,6 +7,7 @@ mod stop;
 mod thread;
 mod wasi;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +69,8 @@ impl Engine for Wasmer {
             let module = unsafe { wasmer::Module::deserialize_unchecked(&engine, artifact.map()?) }?;
             let wasi = wasi::shared_runtime(&engine);
             let host_functions = host_functions().into_iter().map(Arc::new).collect();
-            let module = LinkedModule { engine, module, wasi, host_functions };
+            let code = signal::code(&module);
+            let module = LinkedModule { engine, module, code, wasi, host_functions };
             module.check_imports()?;
             Ok(module)
         };
@@ -81,6 +83,8 @@ impl Engine for Wasmer {
 struct LinkedModule {
     engine: wasmer::Engine,
     module: wasmer::Module,
+    /// Its native code.
+    code: Range<usize>,
     wasi: SharedRuntime,
     host_functions: Arc<[Arc<HostFunction>]>,
 }
@@ -113,7 +117,9 @@ impl LinkedModule {
         Ok(Links { wasi, state, imports })
     }
 
+    /// On the guest's own thread.
     fn start(&self, guest: GuestConfig) -> Result<StartedGuest, Stop> {
+        signal::interrupt_in(&self.code);
         let mut store = signal::store(&self.engine);
         let cancel = guest.cancel.clone();
         let Links { mut wasi, state, imports } = self.link(&mut store, guest).map_err(stop::failed)?;

@@ -3,12 +3,18 @@
 //! wasmer takes each one for its own and aborts the process if it is not; and who else listens for the signal in this
 //! process would hear wasmer's. So one handler stands before both: what this process sent to one of its own threads
 //! is wasmer's, the rest is not.
+//!
+//! wasmer also unwinds whatever it finds on a guest's stack, be it host code that holds a lock for ever after. So it
+//! is shown a stack only while the guest's own code runs; from anywhere else, it is going to look for the interrupt
+//! when it returns there, or at the next signal.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::process;
+use std::ptr;
 use std::sync::{Once, OnceLock};
 
-use nix::libc::{SI_TKILL, c_int, c_void, siginfo_t};
+use nix::libc::{SI_TKILL, c_int, c_void, siginfo_t, ucontext_t};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use wasmer::{Engine, Store};
 
@@ -17,6 +23,24 @@ static WASMER: OnceLock<SigHandler> = OnceLock::new();
 static EARLIER: OnceLock<SigHandler> = OnceLock::new();
 /// Who came after that.
 static LATER: OnceLock<SigHandler> = OnceLock::new();
+
+thread_local! {
+    /// Of the guest that lives on this thread: from, and to.
+    static GUEST_CODE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Where the native code of a module is.
+pub(super) fn code(module: &wasmer::Module) -> Range<usize> {
+    let functions = module.sys_artifact().and_then(|artifact| artifact.finished_function_extents()).unwrap_or_default();
+    let start = functions.iter().map(|(_, function)| function.ptr.0.addr()).min().unwrap_or_default();
+    let end = functions.iter().map(|(_, function)| function.ptr.0.addr() + function.length).max().unwrap_or_default();
+    start..end
+}
+
+/// Has guests of this thread interrupted in their own code.
+pub(super) fn interrupt_in(code: &Range<usize>) {
+    GUEST_CODE.set((code.start, code.end));
+}
 
 /// A new store.
 pub(super) fn store(engine: &Engine) -> Store {
@@ -54,8 +78,15 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     }
     // SAFETY: the kernel hands valid information to a handler that asks for it.
     #[expect(unsafe_code, reason = "see above")]
-    let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
+    let (code, sender, mut elsewhere) = unsafe { ((*info).si_code, (*info).si_pid(), *context.cast::<ucontext_t>()) };
     if code == SI_TKILL && sender.cast_unsigned() == process::id() {
+        let (start, end) = GUEST_CODE.get();
+        let context = if (start..end).contains(&instruction(&elsewhere)) {
+            context
+        } else {
+            hide_stack(&mut elsewhere);
+            ptr::from_mut(&mut elsewhere).cast()
+        };
         call(&WASMER, signal, info, context);
     } else if !PASSED_ON.replace(true) {
         let listener = if LATER.get().is_some() { &LATER } else { &EARLIER };
@@ -69,5 +100,26 @@ fn call(handler: &OnceLock<SigHandler>, signal: c_int, info: *mut siginfo_t, con
         Some(SigHandler::SigAction(handler)) => handler(signal, info, context),
         Some(SigHandler::Handler(handler)) => handler(signal),
         Some(SigHandler::SigDfl | SigHandler::SigIgn) | None => {}
+    }
+}
+
+cfg_select! {
+    target_arch = "x86_64" => {
+        fn instruction(context: &ucontext_t) -> usize {
+            context.uc_mcontext.gregs[nix::libc::REG_RIP as usize] as usize
+        }
+
+        fn hide_stack(context: &mut ucontext_t) {
+            context.uc_mcontext.gregs[nix::libc::REG_RSP as usize] = 0;
+        }
+    }
+    target_arch = "aarch64" => {
+        fn instruction(context: &ucontext_t) -> usize {
+            context.uc_mcontext.pc as usize
+        }
+
+        fn hide_stack(context: &mut ucontext_t) {
+            context.uc_mcontext.sp = 0;
+        }
     }
 }
