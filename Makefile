@@ -51,9 +51,9 @@ test: images ## Run every test, with containerd and Redis
 	$(CARGO_TEST) --workspace
 
 .PHONY: test-one-engine
-test-one-engine: deps ## Run the engines' tests with each engine alone (compiles it again: 10 minutes)
-	$(CARGO_TEST) --package engines --no-default-features --features wasmtime
-	$(CARGO_TEST) --package engines --no-default-features --features wasmer
+test-one-engine: images ## Run every test with each engine alone (the first time compiles it again: 10 minutes each)
+	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmtime
+	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmer
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it

@@ -332,7 +332,8 @@ spec:
 fn a_secret_in_the_wrong_place_does_not_show() {
     for wrong in [
         "metadata:\n  - {name: redisPassword, secretKeyRef: hunter2}",
-        "metadata:\n  - {name: redisPassword, secretKeyRef: 'hunter2, expected'}",
+        "metadata:\n  - {name: redisPassword, secretKeyRef: 'hunter2, expected hunter2'}",
+        "metadata:\n  - {name: redisPassword, secretKeyRef: 'hunter2 at line hunter2, expected hunter2 at line 1'}",
         "metadata:\n  - {name: redisPassword, secretKeyRef: 477292}",
         "metadata:\n  - hunter2",
         "metadata: hunter2",
@@ -341,7 +342,8 @@ fn a_secret_in_the_wrong_place_does_not_show() {
             faults(&format!("kind: Component\nmetadata: {{name: cache}}\nspec:\n  type: state.in-memory\n  {wrong}\n"));
         let text = lines.join("\n");
         assert!(!text.contains("hunter2") && !text.contains("477292"), "{text}");
-        assert!(text.contains("invalid type") && text.contains("line "), "{text}");
+        assert!(text.starts_with("c.yaml: document 1, line "), "{text}");
+        assert!(text.ends_with("expected a mapping") || text.ends_with("expected a sequence"), "{text}");
     }
 }
 

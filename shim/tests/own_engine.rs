@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::{HELLO, Node, engine, guest, programs};
+use support::{ENGINES, HELLO, Node, engine, guest, programs};
 
 /// `ctr` hands the operator's configuration to the runtime by this option.
 fn operator_config(node: &Node, text: &str) -> String {
@@ -22,7 +22,7 @@ fn an_engine_of_one_s_own_runs_beside_the_built_in_ones() {
 
     let run = node.run(&[&config, &engine("toy")], HELLO, "toy", &["/hello.wasm"]);
     assert_eq!(run.stdout(), format!("_start of a module of {length} bytes\n"), "{}", run.stderr());
-    let run = node.run(&[&config, &engine("wasmtime")], HELLO, "built-in", &["/hello.wasm", "echo", "hi"]);
+    let run = node.run(&[&config, &engine(ENGINES[0])], HELLO, "built-in", &["/hello.wasm", "echo", "hi"]);
     assert_eq!(run.stdout(), "hi\n", "{}", run.stderr());
     node.assert_nothing_left();
 }
@@ -31,13 +31,15 @@ fn an_engine_of_one_s_own_runs_beside_the_built_in_ones() {
 fn the_operator_chooses_the_default_engine_and_the_cache() {
     let node = Node::start();
     let cache = node.containerd.folder().join("cache");
-    let text = format!("defaultEngine: wasmer\nartifactCache: {{folder: {}, maxBytes: 100000000}}\n", cache.display());
+    let chosen = ENGINES.last().expect("an engine");
+    let text =
+        format!("defaultEngine: {chosen}\nartifactCache: {{folder: {}, maxBytes: 100000000}}\n", cache.display());
     let config = operator_config(&node, &text);
     let run = node.run(&[&config], HELLO, "default", &["/hello.wasm", "echo", "hi"]);
     assert_eq!(run.stdout(), "hi\n", "{}", run.stderr());
     let cached: Vec<_> = fs::read_dir(&cache).expect("a cache").map(|entry| entry.expect("an entry")).collect();
     assert_eq!(cached.len(), 1, "{cached:?}");
-    assert!(cached[0].file_name().to_string_lossy().starts_with("wasmer-"), "{cached:?}");
+    assert!(cached[0].file_name().to_string_lossy().starts_with(&format!("{chosen}-")), "{cached:?}");
 }
 
 #[test]

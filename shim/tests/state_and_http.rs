@@ -82,7 +82,7 @@ fn state_in_sqlite_outlives_the_container() {
     std::fs::create_dir(&data).expect("a folder");
     let components = components(&node, "state.sqlite", "connectionString", "/data/state.db");
     let data = bind(&data, "/data", "rw");
-    for name in ENGINES {
+    for &name in ENGINES {
         let run = |container: &str, words: &[&str]| {
             let mut arguments = vec!["/state.wasm"];
             arguments.extend(words);

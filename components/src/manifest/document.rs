@@ -75,26 +75,27 @@ impl Document<'_> {
     }
 }
 
-/// The parser's message without the position it ends in, which counts from the document's beginning, and
-/// without the value it quotes: somebody who writes a password where a mapping belongs must not find it in a log.
+/// The parser's message without the value it quotes, lest somebody who writes a password where a mapping belongs
+/// finds it in a log, and without the position it ends in, which counts from the document's beginning.
 fn without_value(message: &str) -> String {
-    let message = message.split(" at line ").next().unwrap_or(message);
+    let without_position = |text: &str| text.split(" at line ").next().unwrap_or_default().to_owned();
     for found in ["invalid type: ", "invalid value: "] {
         let Some((before, after)) = message.split_once(found) else { continue };
         let Some((value, expected)) = after.rsplit_once(", expected ") else { continue };
         let kind = value.split([' ', '`', '"']).next().unwrap_or_default();
-        return format!("{before}{found}{kind}, expected {expected}");
+        return format!("{before}{found}{kind}, expected {}", without_position(expected));
     }
-    message.to_owned()
+    without_position(message)
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a mapping")]
 struct Head {
     kind: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
 pub(super) struct Component {
     metadata: ObjectMeta,
     spec: Spec,
@@ -121,13 +122,14 @@ impl Component {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a mapping")]
 struct ObjectMeta {
     #[serde(default)]
     name: String,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
 struct Spec {
     #[serde(rename = "type")]
     component_type: String,
@@ -139,6 +141,7 @@ struct Spec {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a mapping")]
 struct Auth {
     #[serde(rename = "secretStore", alias = "secretstore")]
     secret_store: Option<String>,
@@ -146,7 +149,7 @@ struct Auth {
 
 /// One entry of `spec.metadata`.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
 pub(super) struct Item {
     pub(super) name: String,
     #[serde(default)]
@@ -156,6 +159,7 @@ pub(super) struct Item {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a mapping")]
 pub(super) struct SecretKeyRef {
     #[serde(default)]
     pub(super) name: String,

@@ -11,7 +11,13 @@ use images::Image;
 use testbed::containerd::Containerd;
 
 pub const RUNTIME: &str = "io.containerd.dapr.v1";
-pub const ENGINES: [&str; 2] = ["wasmtime", "wasmer"];
+/// The engines compiled in.
+pub const ENGINES: &[&str] = &[
+    #[cfg(feature = "wasmtime")]
+    "wasmtime",
+    #[cfg(feature = "wasmer")]
+    "wasmer",
+];
 pub const HELLO: &str = "localhost/dapr-wasm/hello:dev";
 
 /// The folder of the programs under test.
