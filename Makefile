@@ -3,7 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
 GUESTS := hello http state
-DEBIAN_PACKAGES := containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
+DEBIAN_PACKAGES := busybox-static containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
   protobuf-compiler redis-server runc
 # Containers take root, compilers do not.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)

@@ -17,6 +17,8 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use oci_spec::runtime::Spec;
+use rustix::fs::{Mode, OFlags, fstat, makedev, open};
+use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use rustix::thread::set_name;
 use tokio::runtime;
 
@@ -64,6 +66,7 @@ impl ContainerExecutor {
                 open_descriptors().difference(creators).copied().collect()
             }
         };
+        reopen_null_outputs()?;
         match &self.program {
             Program::Native => match self.exec_native(spec)? {},
             Program::Wasm(program) => {
@@ -154,6 +157,19 @@ impl Executor for ContainerExecutor {
     }
 }
 
+/// libcontainer leaves an output that is /dev/null open for reading alone.
+fn reopen_null_outputs() -> rustix::io::Result<()> {
+    let null = makedev(1, 3);
+    let open_null = || open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    if fstat(stdout())?.st_rdev == null {
+        dup2_stdout(open_null()?)?;
+    }
+    if fstat(stderr())?.st_rdev == null {
+        dup2_stderr(open_null()?)?;
+    }
+    Ok(())
+}
+
 /// The descriptors of this process above the standard streams. The container need not have a /proc to ask.
 fn open_descriptors() -> BTreeSet<RawFd> {
     // The lowest free number is always taken next: far fewer than these are in use.
@@ -182,8 +198,8 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
             args: config.args.clone(),
             env: environment(spec),
             stdin: stdin.into(),
-            stdout: rustix::io::dup(rustix::stdio::stdout())?.into(),
-            stderr: rustix::io::dup(rustix::stdio::stderr())?.into(),
+            stdout: rustix::io::dup(stdout())?.into(),
+            stderr: rustix::io::dup(stderr())?.into(),
             // Relative paths start there too: WASI preview 1 knows no working directory.
             preopens: vec![Preopen { host: "/".into(), guest: "/".to_owned() }],
         },

@@ -156,6 +156,10 @@ impl Container {
     /// Sends a signal to everything in the container.
     pub(super) fn kill_all(&self, signal: Signal) -> anyhow::Result<()> {
         self.init.state().allows(Request::Kill)?;
+        self.signal_all(signal)
+    }
+
+    fn signal_all(&self, signal: Signal) -> anyhow::Result<()> {
         for pid in self.cgroup()?.pids() {
             // It may have ended meanwhile.
             let _ = signal.send(pid.as_raw());
@@ -167,9 +171,9 @@ impl Container {
     /// published.
     pub(super) async fn end_execs(&self) {
         if !self.has_pid_namespace
-            && let Ok(cgroup) = self.cgroup()
+            && let Err(error) = self.signal_all(Signal::KILL)
         {
-            cgroup.pids().into_iter().for_each(|pid| drop(Signal::KILL.send(pid.as_raw())));
+            tracing::warn!(container.id = self.id, error = format!("{error:#}"), "cannot end the other processes");
         }
         let execs: Vec<_> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
         for process in execs {

@@ -104,9 +104,7 @@ impl Process {
 
     /// Notes that the process has ended: nothing more will be written.
     pub(super) fn has_exited(&self, exit: Exit) {
-        if let Some(OpenStreams::Terminal(_)) = *self.open_streams() {
-            *self.open_streams() = None;
-        }
+        self.open_streams().take_if(|streams| matches!(streams, OpenStreams::Terminal(_)));
         self.state.send_replace(TaskState::Stopped(exit));
     }
 

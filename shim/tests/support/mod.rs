@@ -33,6 +33,11 @@ pub fn guest(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `make guests` compiles it", path.display()))
 }
 
+/// Linux's usual tools in one program that needs no other file.
+pub fn busybox() -> Vec<u8> {
+    fs::read("/bin/busybox").expect("busybox, from the Debian package busybox-static")
+}
+
 /// A guest written in text.
 pub fn wat_guest(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../conformance/guests/wat/{name}.wat"));

@@ -1,0 +1,318 @@
+//! More processes in a container that runs, as `ctr task exec` starts them.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::ttrpc::Code;
+use images::Image;
+use support::task_client::{context, refusal};
+use support::{ENGINES, Node, Run, busybox, engine, guest};
+
+/// The guest `hello` and Linux's usual tools.
+const TOOLS: &str = "localhost/test/tools:1";
+
+fn node() -> Node {
+    let node = Node::start();
+    node.import(
+        &Image::new(TOOLS)
+            .file("/hello.wasm", guest("hello"))
+            .file("/bin/busybox", busybox())
+            .file("/text", "just a text\n")
+            .entrypoint(["/hello.wasm"]),
+    );
+    node
+}
+
+impl Node {
+    fn exec_command(&self, container: &str, options: &[&str], arguments: &[&str]) -> Command {
+        let mut words = vec!["task", "exec", "--exec-id", "exec"];
+        words.extend(options);
+        words.push(container);
+        words.extend(arguments);
+        self.containerd.ctr_command(&words)
+    }
+
+    fn exec(&self, container: &str, arguments: &[&str]) -> Run {
+        Run(self.exec_command(container, &[], arguments).output().expect("ctr"))
+    }
+
+    /// Registers a process without starting it.
+    fn add_exec(&self, container: &str, exec_id: &str, arguments: &[&str]) -> Result<(), (Code, String)> {
+        let process = serde_json::json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        let request = ExecProcessRequest {
+            id: container.to_owned(),
+            exec_id: exec_id.to_owned(),
+            spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
+            ..ExecProcessRequest::default()
+        };
+        match self.task_client(container).exec(context(), &request) {
+            Ok(_) => Ok(()),
+            refused => Err(refusal(refused)),
+        }
+    }
+
+    fn start_exec(&self, container: &str, exec_id: &str) -> Result<u32, (Code, String)> {
+        let request = StartRequest { id: container.to_owned(), exec_id: exec_id.to_owned(), ..StartRequest::default() };
+        match self.task_client(container).start(context(), &request) {
+            Ok(started) => Ok(started.pid),
+            refused => Err(refusal(refused)),
+        }
+    }
+}
+
+/// The lines of a `/proc/PID/status` that say what a process may do.
+fn rights(status: &str) -> Vec<String> {
+    let names = ["Uid:", "Cap", "NoNewPrivs:", "Seccomp:"];
+    status.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_wasm_file_runs_beside_the_guest_on_the_container_s_engine() {
+    let node = node();
+    for name in ENGINES {
+        node.start_detached(&[&engine(name)], TOOLS, name, &["/hello.wasm", "daemon"]);
+        let echo = node.exec(name, &["/hello.wasm", "echo", "hi"]);
+        assert_eq!((echo.stdout().as_str(), echo.status()), ("hi\n", 0), "{name}: {}", echo.stderr());
+        assert_eq!(node.exec(name, &["/hello.wasm", "exit", "7"]).status(), 7, "{name}");
+        let trap = node.exec(name, &["/hello.wasm", "trap"]);
+        assert_eq!(trap.status(), 134, "{name}");
+        assert!(trap.stderr().contains("trap: unreachable"), "{name}: {}", trap.stderr());
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_linux_program_runs_in_the_namespaces_and_the_cgroup_of_the_guest() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    for kind in ["ipc", "mnt", "net", "pid", "uts"] {
+        let script = format!("readlink /proc/1/ns/{kind}; readlink /proc/self/ns/{kind}");
+        let namespaces = node.exec("guest", &["/bin/busybox", "sh", "-c", &script]).stdout();
+        let namespaces: Vec<_> = namespaces.lines().collect();
+        assert!(matches!(namespaces[..], [guest, own] if guest == own), "{kind}: {namespaces:?}");
+    }
+    let cgroups = node.exec("guest", &["/bin/busybox", "sh", "-c", "cat /proc/1/cgroup; echo; cat /proc/self/cgroup"]);
+    let cgroups = cgroups.stdout();
+    let (guest, own) = cgroups.split_once("\n\n").expect("two lists");
+    assert_eq!(guest.trim(), own.trim());
+    assert!(own.contains("/guest"), "{own}");
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_process_has_no_more_rights_than_the_container() {
+    let node = node();
+    for (name, options) in [
+        ("default", vec!["--seccomp"]),
+        ("privileges", vec!["--seccomp", "--allow-new-privs"]),
+        ("user", vec!["--seccomp", "--allow-new-privs", "--user", "1000:1000"]),
+    ] {
+        node.start_detached(&options, TOOLS, name, &["/bin/busybox", "sleep", "1000"]);
+        let first = rights(&node.exec(name, &["/bin/busybox", "cat", "/proc/1/status"]).stdout());
+        let further = rights(&node.exec(name, &["/bin/busybox", "cat", "/proc/self/status"]).stdout());
+        assert!(first.contains(&"Seccomp:\t2".to_owned()), "{name}: {first:?}");
+        assert_eq!(first, further, "{name}");
+        node.end(name, "SIGKILL");
+    }
+}
+
+#[test]
+fn a_guest_has_the_rights_that_a_linux_program_in_its_place_has() {
+    let node = node();
+    for (name, user) in [("root", "0:0"), ("user", "1000:1000")] {
+        let native = format!("{name}-native");
+        let status = |container: &str| {
+            let tasks = node.ctr(&["task", "ls"]).stdout();
+            let task = tasks.lines().find(|line| line.starts_with(&format!("{container} "))).expect("a task");
+            let pid = task.split_whitespace().nth(1).expect("a pid").to_owned();
+            fs::read_to_string(format!("/proc/{pid}/status")).expect("a process")
+        };
+        node.start_detached(&["--seccomp", "--user", user], TOOLS, &native, &["/bin/busybox", "sleep", "1000"]);
+        node.start_detached(&["--seccomp", "--user", user], TOOLS, name, &["/hello.wasm", "daemon"]);
+        assert_eq!(rights(&status(name)), rights(&status(&native)), "{name}");
+        node.end(&native, "SIGKILL");
+        node.end(name, "SIGKILL");
+    }
+}
+
+#[test]
+fn input_reaches_a_process_and_ends() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    for program in [vec!["/hello.wasm", "stdin"], vec!["/bin/busybox", "cat"]] {
+        let mut command = node.exec_command("guest", &[], &program);
+        let mut ctr = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ctr");
+        let mut stdin = ctr.stdin.take().expect("a pipe");
+        let mut stdout = BufReader::new(ctr.stdout.take().expect("a pipe"));
+        stdin.write_all(b"one\n").expect("ctr reads");
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("text");
+        assert_eq!(line, "one\n");
+        drop(stdin);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "");
+        assert!(ctr.wait().expect("ctr ends").success());
+    }
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_refused_with_the_reason() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    assert_eq!(node.exec("guest", &["/bin/busybox", "touch", "/plain"]).status(), 0);
+    let cases: [(&[&str], &str); 6] = [
+        (&["/nowhere"], "exec: \"/nowhere\": no such file or directory"),
+        (&["nowhere"], "exec: \"nowhere\": executable file not found in $PATH"),
+        (&["/plain"], "exec: \"/plain\": permission denied"),
+        (&["/bin"], "exec: \"/bin\": permission denied"),
+        (&["/text"], "exec: \"/text\": exec format error"),
+        (&["/nowhere.wasm"], "cannot read the module /nowhere.wasm: No such file"),
+    ];
+    for (arguments, message) in cases {
+        node.exec("guest", arguments).assert_refused(&["exec failed", message]);
+    }
+    // None of them is in the way of the next.
+    assert_eq!(node.exec("guest", &["/hello.wasm", "echo", "hi"]).stdout(), "hi\n");
+    assert_eq!(node.end("guest", "SIGTERM"), 143);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn requests_at_the_wrong_time_are_refused_as_runc_s_shim_does() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let client = node.task_client("guest");
+    let id = || "guest".to_owned();
+    let code = |refused: (Code, String)| refused.0;
+
+    let delete = DeleteRequest { id: id(), ..DeleteRequest::default() };
+    let refused = refusal(client.delete(context(), &delete));
+    assert_eq!(refused, (Code::FAILED_PRECONDITION, "cannot delete a running process".to_owned()));
+    assert_eq!(node.start_exec("guest", "").map_err(code), Err(Code::FAILED_PRECONDITION));
+    let kill = |exec_id: &str, signal| {
+        let request = KillRequest { id: id(), exec_id: exec_id.to_owned(), signal, ..KillRequest::default() };
+        client.kill(context(), &request)
+    };
+    assert_eq!(code(refusal(kill("", 999))), Code::INVALID_ARGUMENT);
+    assert_eq!(code(refusal(kill("nobody", 9))), Code::NOT_FOUND);
+    assert_eq!(node.start_exec("guest", "nobody").map_err(code), Err(Code::NOT_FOUND));
+
+    node.add_exec("guest", "twice", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
+    let added = node.add_exec("guest", "twice", &["/bin/busybox", "true"]);
+    assert_eq!(added.map_err(code), Err(Code::ALREADY_EXISTS));
+    let pid = node.start_exec("guest", "twice").expect("a running process");
+    assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a process").contains("sleep"));
+    assert_eq!(node.start_exec("guest", "twice").map_err(code), Err(Code::FAILED_PRECONDITION));
+    kill("twice", 15).expect("a signal for the process");
+    let wait = WaitRequest { id: id(), exec_id: "twice".to_owned(), ..WaitRequest::default() };
+    assert_eq!(client.wait(context(), &wait).expect("an end").exit_status, 143);
+    assert_eq!(refusal(kill("twice", 15)), (Code::NOT_FOUND, "process already finished".to_owned()));
+
+    kill("", 9).expect("a signal for the guest");
+    let wait = WaitRequest { id: id(), ..WaitRequest::default() };
+    assert_eq!(client.wait(context(), &wait).expect("an end").exit_status, 137);
+    assert_eq!(code(refusal(kill("", 9))), Code::NOT_FOUND);
+    let added = node.add_exec("guest", "late", &["/bin/busybox", "true"]);
+    assert_eq!(added, Err((Code::FAILED_PRECONDITION, "cannot exec in a stopped state".to_owned())));
+}
+
+#[test]
+fn the_end_of_a_container_is_the_end_of_its_processes_and_comes_behind_theirs() {
+    let node = node();
+    let mut events = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
+    let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    // The subscription exists once it shows an event.
+    node.ctr(&["namespaces", "label", node.containerd.namespace(), "marker=1"]);
+    lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+    // Beside a PID namespace of its own, that of the machine: there the kernel does not end the others.
+    for (name, options) in [("own", &[][..]), ("shared", &["--with-ns", "pid:/proc/1/ns/pid"])] {
+        node.start_detached(options, TOOLS, name, &["/hello.wasm", "daemon"]);
+        node.add_exec(name, "sleep", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
+        let pid = node.start_exec(name, "sleep").expect("a running process");
+        assert_eq!(node.end(name, "SIGKILL"), 137, "{name}");
+        assert!(!fs::exists(format!("/proc/{pid}")).expect("/proc"), "{name}");
+        let mut topics = Vec::new();
+        for line in lines.by_ref() {
+            if let Some(topic) = line.split_whitespace().find_map(|word| word.strip_prefix("/tasks/")) {
+                let of_exec = topic == "exit" && line.contains(r#""id":"sleep""#);
+                topics.push(if of_exec { "exec-exit".to_owned() } else { topic.to_owned() });
+            }
+            if line.contains("/tasks/delete") {
+                break;
+            }
+        }
+        let expected = ["create", "start", "exec-added", "exec-started", "exec-exit", "exit", "delete"];
+        assert_eq!(topics, expected, "{name}");
+    }
+    events.kill().expect("ctr events runs");
+    events.wait().expect("ctr events ends");
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_process_that_was_never_started_can_be_removed() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    node.add_exec("guest", "idle", &["/bin/busybox", "true"]).expect("a process to start");
+    let client = node.task_client("guest");
+    let (id, exec_id) = ("guest".to_owned(), "idle".to_owned());
+    let delete = DeleteRequest { id: id.clone(), exec_id: exec_id.clone(), ..DeleteRequest::default() };
+    assert_eq!(client.delete(context(), &delete).expect("its removal").pid, 0);
+    let state = StateRequest { id, exec_id, ..StateRequest::default() };
+    assert_eq!(refusal(client.state(context(), &state)).0, Code::NOT_FOUND);
+    node.end("guest", "SIGKILL");
+}
+
+/// Runs `ctr` at a terminal of its own, of 33 rows and 77 columns.
+fn at_a_terminal(command: &Command) -> Command {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let line = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+    let mut script = Command::new("script");
+    for (name, value) in command.get_envs() {
+        script.env(name, value.expect("a variable that is set"));
+    }
+    script.args(["--quiet", "--return", "--command", &format!("stty rows 33 cols 77; exec {line}"), "/dev/null"]);
+    script
+}
+
+#[test]
+fn a_container_can_have_a_terminal() {
+    let node = node();
+    for name in ENGINES {
+        let command = node.run_command(&["--rm", "-t", &engine(name)], TOOLS, name, &["/hello.wasm", "echo", "hi"]);
+        let run = Run(at_a_terminal(&command).stdin(Stdio::null()).output().expect("script"));
+        assert_eq!((run.stdout().as_str(), run.status()), ("hi\r\n", 0), "{name}: {}", run.stderr());
+    }
+    let script = r#"tty; until [ "$(stty size)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
+    let command = node.run_command(&["--rm", "-t"], TOOLS, "shell", &["/bin/busybox", "sh", "-c", script]);
+    let mut ctr = at_a_terminal(&command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
+    let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    assert_eq!(lines.next().as_deref(), Some("/dev/pts/0"));
+    assert_eq!(lines.next().as_deref(), Some("33 77"));
+    ctr.stdin.take().expect("a pipe").write_all(b"9\n").expect("script reads");
+    assert_eq!(ctr.wait().expect("script ends").code(), Some(9));
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_process_can_have_a_terminal() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let command = node.exec_command("guest", &["-t"], &["/bin/busybox", "sh", "-c", "tty; read word; exit $word"]);
+    let mut ctr = at_a_terminal(&command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
+    let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    assert_eq!(lines.next().as_deref(), Some("/dev/pts/0"));
+    ctr.stdin.take().expect("a pipe").write_all(b"9\n").expect("script reads");
+    assert_eq!(ctr.wait().expect("script ends").code(), Some(9));
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
+}
