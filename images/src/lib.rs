@@ -29,6 +29,7 @@ pub struct Image {
     entrypoint: Vec<String>,
     environment: Vec<String>,
     working_dir: String,
+    user: String,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +63,7 @@ impl Image {
             entrypoint: Vec::new(),
             environment: Vec::new(),
             working_dir: "/".to_owned(),
+            user: "0:0".to_owned(),
         }
     }
 
@@ -95,6 +97,12 @@ impl Image {
     /// Where the container starts; `/` unless told.
     pub fn working_dir(mut self, path: impl Into<String>) -> Self {
         self.working_dir = path.into();
+        self
+    }
+
+    /// Who the container's process is, such as `1000:1000`; root unless told.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
         self
     }
 
@@ -158,6 +166,7 @@ impl Image {
             .entrypoint(self.entrypoint.clone())
             .env(self.environment.clone())
             .working_dir(self.working_dir.clone())
+            .user(self.user.clone())
             .build()?;
         ImageConfigurationBuilder::default()
             .architecture(Arch::default())

@@ -39,6 +39,7 @@ fn example() -> Image {
         .entrypoint(["/hello.wasm", "echo"])
         .environment_variable("NAME", "value")
         .working_dir("/data")
+        .user("1000:1000")
 }
 
 #[test]
@@ -63,6 +64,7 @@ fn an_archive_leads_from_its_name_to_every_file() {
     assert_eq!(config.entrypoint().as_deref(), Some(&["/hello.wasm".to_owned(), "echo".to_owned()][..]));
     assert_eq!(config.env().as_deref(), Some(&["NAME=value".to_owned()][..]));
     assert_eq!(config.working_dir().as_deref(), Some("/data"));
+    assert_eq!(config.user().as_deref(), Some("1000:1000"));
 
     let files = unpack(blob(layer.digest()));
     assert_eq!(files["hello.wasm"], b"\0asm");
