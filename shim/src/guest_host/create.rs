@@ -21,6 +21,7 @@ use super::container_config::{Trigger, WasmConfig, Workload, workload};
 use super::executor::{ContainerExecutor, Program, WasmProgram};
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
+use crate::cgroup_path::CgroupPath;
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
 use crate::protocol::CreateContainer;
 
@@ -38,6 +39,8 @@ pub(super) fn create(
     fs::create_dir_all(&rootfs_path)?;
     Rootfs::mount(&request.rootfs, &rootfs_path)?;
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
+    let cgroup = CgroupPath::of(&spec, &request.id);
+    cgroup.ensure_manageable()?;
     let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?)?;
     let program = match workload(&spec, &rootfs)? {
         Workload::Native => Program::Native,
@@ -56,7 +59,7 @@ pub(super) fn create(
         .validate_id()?
         .as_init(&request.bundle)
         .as_sibling(true)
-        .with_systemd(false)
+        .with_systemd(cgroup.is_unit)
         .with_detach(true)
         .build()?;
     // From libcontainer's view the container runs; its process waits for the shim's own word.

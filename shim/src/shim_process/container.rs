@@ -1,16 +1,19 @@
 //! A container, as the shim knows it: its process, its streams, its state, and what must go when it goes.
 
+mod resources;
+
 use std::env;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, bail};
 use command_fds::{CommandFdExt as _, FdMapping};
 use containerd_shim::asynchronous::monitor::{Subscription, monitor_subscribe, monitor_unsubscribe};
 use containerd_shim::monitor::{Subject, Topic};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
@@ -44,6 +47,9 @@ pub(super) struct Container {
     control: AsyncFd<OwnedFd>,
     kept: Mutex<KeptStreams>,
     state: watch::Sender<TaskState>,
+    cgroup: Cgroup,
+    /// What was used in the end, where the cgroup goes with the last process.
+    last_metrics: OnceLock<Any>,
     /// Held while a step of the container's life is taken and published, so that events come in order.
     pub(super) step: tokio::sync::Mutex<()>,
 }
@@ -82,6 +88,7 @@ impl Container {
     ) -> anyhow::Result<(Self, Exits)> {
         let (guest_streams, kept) = stdio::open(&streams.stdin, &streams.stdout, &streams.stderr)?;
         let (id, bundle) = (request.id.clone(), request.bundle.clone());
+        let cgroup = Cgroup::of(&Spec::load(bundle.join("config.json"))?, &id)?;
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         let (control, theirs) = protocol::pair()?;
@@ -128,6 +135,8 @@ impl Container {
             control,
             kept: Mutex::new(kept),
             state: watch::Sender::new(TaskState::Created),
+            cgroup,
+            last_metrics: OnceLock::new(),
             step: tokio::sync::Mutex::default(),
         };
         Ok((container, exits))
@@ -147,13 +156,7 @@ impl Container {
             Some(FromGuestHost::Failed { message }) => bail!(message),
             Some(message) => bail!("the guest host answered a start with {message:?}"),
         }
-        self.state.send_if_modified(|state| {
-            let created = *state == TaskState::Created;
-            if created {
-                *state = TaskState::Running;
-            }
-            created
-        });
+        self.advance(TaskState::Created, TaskState::Running);
         Ok(())
     }
 
@@ -161,14 +164,19 @@ impl Container {
     pub(super) fn kill(&self, signal: Signal, all: bool) -> anyhow::Result<()> {
         self.state().allows(Request::Kill)?;
         if all {
-            self.cgroup()?.kill(signal);
-            return Ok(());
+            self.cgroup.kill(signal);
+        } else {
+            match kill(Pid::from_raw(self.pid), signal) {
+                // It ended, and its exit is on the way.
+                Err(nix::Error::ESRCH) => return Err(Refused::AlreadyFinished.into()),
+                result => result?,
+            }
         }
-        match kill(Pid::from_raw(self.pid), signal) {
-            // It ended, and its exit is on the way.
-            Err(nix::Error::ESRCH) => Err(Refused::AlreadyFinished.into()),
-            result => Ok(result?),
+        if signal == Signal::SIGKILL && self.state() == TaskState::Paused {
+            // On cgroup v1, who is frozen does not die.
+            self.cgroup.thaw()?;
         }
+        Ok(())
     }
 
     /// Notes that the process has ended: nothing more will be written.
@@ -198,12 +206,8 @@ impl Container {
         self.kept().close_stdin();
     }
 
-    pub(super) fn pids(&self) -> anyhow::Result<Vec<u32>> {
-        Ok(self.cgroup()?.pids().into_iter().map(|pid| pid.as_raw().cast_unsigned()).collect())
-    }
-
-    fn cgroup(&self) -> anyhow::Result<Cgroup> {
-        Cgroup::of(&Spec::load(self.bundle.join("config.json"))?, &self.id)
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.cgroup.pids().into_iter().map(|pid| pid.as_raw().cast_unsigned()).collect()
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptStreams> {

@@ -2,24 +2,30 @@
 //! the answer into containerd's words.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use containerd_shim::api::{
     CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-    DeleteResponse, Empty, KillRequest, PidsRequest, PidsResponse, ShutdownRequest, StartRequest, StartResponse,
-    StateRequest, StateResponse, Status, WaitRequest, WaitResponse,
+    DeleteResponse, Empty, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResumeRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest,
+    WaitRequest, WaitResponse,
 };
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
-use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
+use containerd_shim::protos::events::task::{
+    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+};
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
 use nix::sys::signal::Signal;
+use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::container::{Container, Exits, StreamNames};
@@ -81,10 +87,27 @@ impl TaskService {
     /// Reports the end of a container's process when it comes.
     fn watch(&self, container: Arc<Container>, exits: Exits) {
         let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
+        let mut memory = container.watch_memory();
         tokio::spawn(async move {
-            let exit = exits.of(container.pid).await;
+            let out_of_memory = async || {
+                tracing::warn!(container.id = container.id, "a process was killed: the container is out of memory");
+                let event = TaskOOM { container_id: container.id.clone(), ..TaskOOM::default() };
+                Self::publish(&publisher, &namespace, event).await;
+            };
+            let mut exit = pin!(exits.of(container.pid));
+            let exit = loop {
+                tokio::select! {
+                    biased;
+                    () = memory.killed() => out_of_memory().await,
+                    exit = &mut exit => break exit,
+                }
+            };
+            container.keep_metrics();
             tracing::info!(container.id = container.id, exit.status, "container exited");
             let _step = container.step.lock().await;
+            if memory.has_killed() {
+                out_of_memory().await;
+            }
             container.has_exited(exit);
             let event = TaskExit {
                 container_id: container.id.clone(),
@@ -186,6 +209,7 @@ impl Task for TaskService {
         response.set_status(match state {
             TaskState::Created => Status::CREATED,
             TaskState::Running => Status::RUNNING,
+            TaskState::Paused => Status::PAUSED,
             TaskState::Stopped(_) => Status::STOPPED,
         });
         if let Some(Exit { status, at }) = state.exit() {
@@ -215,9 +239,39 @@ impl Task for TaskService {
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let container = self.container(&request.id, "")?;
-        let processes = container.pids().map_err(internal)?.into_iter();
+        let processes = container.pids().into_iter();
         let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id, "")?;
+        let _step = container.step.lock().await;
+        container.pause().await.map_err(refused)?;
+        self.publish_event(TaskPaused { container_id: request.id, ..TaskPaused::default() }).await;
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id, "")?;
+        let _step = container.step.lock().await;
+        container.resume().map_err(refused)?;
+        self.publish_event(TaskResumed { container_id: request.id, ..TaskResumed::default() }).await;
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id, "")?;
+        let resources = resources(&request).map_err(invalid)?;
+        container.update(&resources).map_err(refused)?;
+        Ok(Empty::default())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let container = self.container(&request.id, "")?;
+        let metrics = container.metrics().map_err(internal)?;
+        let metrics = metrics.ok_or_else(|| status(Code::NOT_FOUND, "the container's cgroup is gone"))?;
+        Ok(StatsResponse { stats: Some(metrics).into(), ..StatsResponse::default() })
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
@@ -271,6 +325,13 @@ async fn wait_for_debugger() -> std::io::Result<()> {
         user1.recv().await;
     }
     Ok(())
+}
+
+/// The limits of an update: the OCI specification's `linux.resources` as JSON.
+fn resources(request: &UpdateTaskRequest) -> anyhow::Result<LinuxResources> {
+    let kind = request.resources.type_url.rsplit('/').next().unwrap_or_default();
+    ensure!(kind == "LinuxResources", "an update takes LinuxResources, not {kind:?}");
+    serde_json::from_slice(&request.resources.value).context("the resources of the update cannot be read")
 }
 
 fn status(code: Code, message: impl Into<String>) -> ttrpc::Error {
