@@ -262,6 +262,7 @@ fn a_guest_over_its_memory_limit_is_killed_with_137_after_an_event() {
         assert_eq!(run.status(), 137, "{name}: {}", run.stderr());
         assert_eq!(events.topics_until("delete"), ["create", "start", "oom", "exit", "delete"], "{name}");
     }
+    drop(events);
     node.assert_nothing_left();
 }
 
