@@ -16,13 +16,13 @@ use libcgroups::common::{
     AnyCgroupManager, CgroupConfig, CgroupManager as _, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
     get_all_pids, get_cgroup_setup,
 };
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use tokio::time::{Instant, sleep};
 
 pub(super) use oom::OomWatch;
 
+use super::signal::Signal;
 use crate::cgroup_path::CgroupPath;
 use files::Folder;
 
@@ -52,7 +52,7 @@ impl Cgroup {
     pub(super) fn kill(&self, signal: Signal) {
         for pid in self.pids() {
             // It may have ended meanwhile.
-            let _ = kill(pid, signal);
+            let _ = signal.send(pid.as_raw());
         }
     }
 
@@ -117,7 +117,7 @@ impl Cgroup {
 
     /// Ends what still runs in it and removes it.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
-        self.kill(Signal::SIGKILL);
+        self.kill(Signal::KILL);
         // Who is frozen does not die.
         let _ = self.thaw();
         if self.vanishes() && !self.path("").exists() {

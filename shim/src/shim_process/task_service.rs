@@ -2,6 +2,7 @@
 //! the answer into containerd's words.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::pin::pin;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,27 +10,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use containerd_shim::api::{
-    CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-    DeleteResponse, Empty, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResumeRequest, ShutdownRequest,
-    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status, UpdateTaskRequest,
-    WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+    ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
+    StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
 use containerd_shim::protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
+    TaskStart,
 };
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
-use nix::sys::signal::Signal;
 use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::container::{Container, Exits, StreamNames};
+use super::container::{Container, ExecRefused};
 use super::options::operator_config;
+use super::process::{Exits, Process};
+use super::signal::Signal;
+use super::stdio::StreamNames;
 use super::task_state::{Exit, Refused, TaskState};
 use crate::protocol::{CreateContainer, RootfsMount};
 
@@ -62,13 +66,19 @@ impl TaskService {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The container of a request. No container has other processes yet.
-    fn container(&self, id: &str, exec_id: &str) -> ttrpc::Result<Arc<Container>> {
-        if !exec_id.is_empty() {
-            return Err(status(Code::NOT_FOUND, format!("no process {exec_id:?} in container {id:?}")));
-        }
+    /// The container of a request.
+    fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
         found.ok_or_else(|| status(Code::NOT_FOUND, format!("no container {id:?}")))
+    }
+
+    /// The process of a request, and its container.
+    fn process(&self, id: &str, exec_id: &str) -> ttrpc::Result<(Arc<Container>, Arc<Process>)> {
+        let container = self.container(id)?;
+        match container.process(exec_id) {
+            Some(process) => Ok((container, process)),
+            None => Err(status(Code::NOT_FOUND, format!("no process {exec_id:?} in container {id:?}"))),
+        }
     }
 
     /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
@@ -84,35 +94,45 @@ impl TaskService {
         Self::publish(&self.publisher, &self.namespace, event).await;
     }
 
-    /// Reports the end of a container's process when it comes.
-    fn watch(&self, container: Arc<Container>, exits: Exits) {
+    /// Reports the end of a container's process when it comes: that of the first one behind all others.
+    fn watch(&self, container: Arc<Container>, process: Arc<Process>, exits: Exits) {
         let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
-        let mut memory = container.watch_memory();
+        let is_init = process.exec_id.is_empty();
+        let mut memory = is_init.then(|| container.watch_memory());
         tokio::spawn(async move {
             let out_of_memory = async || {
                 tracing::warn!(container.id = container.id, "a process was killed: the container is out of memory");
                 let event = TaskOOM { container_id: container.id.clone(), ..TaskOOM::default() };
                 Self::publish(&publisher, &namespace, event).await;
             };
-            let mut exit = pin!(exits.of(container.pid));
+            let mut exit = pin!(exits.of(process.pid()));
             let exit = loop {
+                let killed = async {
+                    match &mut memory {
+                        Some(memory) => memory.killed().await,
+                        None => pending().await,
+                    }
+                };
                 tokio::select! {
                     biased;
-                    () = memory.killed() => out_of_memory().await,
+                    () = killed => out_of_memory().await,
                     exit = &mut exit => break exit,
                 }
             };
-            container.keep_metrics();
-            tracing::info!(container.id = container.id, exit.status, "container exited");
-            let _step = container.step.lock().await;
-            if memory.has_killed() {
+            tracing::info!(container.id = container.id, exec.id = process.exec_id, exit.status, "process exited");
+            if is_init {
+                container.keep_metrics();
+                container.end_execs().await;
+            }
+            let _step = process.step.lock().await;
+            if memory.is_some_and(|mut memory| memory.has_killed()) {
                 out_of_memory().await;
             }
-            container.has_exited(exit);
+            process.has_exited(exit);
             let event = TaskExit {
                 container_id: container.id.clone(),
-                id: container.id.clone(),
-                pid: container.pid.cast_unsigned(),
+                id: if is_init { container.id.clone() } else { process.exec_id.clone() },
+                pid: process.pid().cast_unsigned(),
                 exit_status: exit.status,
                 exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
                 ..TaskExit::default()
@@ -125,9 +145,6 @@ impl TaskService {
 #[async_trait]
 impl Task for TaskService {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
-        if request.terminal {
-            return Err(status(Code::UNIMPLEMENTED, "terminals are not supported yet"));
-        }
         if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
             return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
         }
@@ -151,9 +168,9 @@ impl Task for TaskService {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
+            terminal: request.terminal,
         };
-        let log_level = if self.debug { "debug" } else { "info" };
-        let created = Container::create(create, streams, log_level).await;
+        let created = Container::create(create, streams, self.debug).await;
         let (container, exits) = created
             .inspect_err(|error| {
                 tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
@@ -161,10 +178,10 @@ impl Task for TaskService {
             .map_err(invalid)?;
         let container = Arc::new(container);
         self.containers().insert(container.id.clone(), Arc::clone(&container));
-        let pid = container.pid.cast_unsigned();
+        let pid = container.init.pid().cast_unsigned();
         tracing::info!(container.id = container.id, pid, sandbox.id = self.sandbox, "container created");
-        let _step = container.step.lock().await;
-        self.watch(Arc::clone(&container), exits);
+        let _step = container.init.step.lock().await;
+        self.watch(Arc::clone(&container), Arc::clone(&container.init), exits);
         self.publish_event(TaskCreate {
             container_id: request.id,
             bundle: request.bundle,
@@ -185,25 +202,55 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let _step = container.step.lock().await;
-        container.start().await.map_err(refused)?;
-        let pid = container.pid.cast_unsigned();
-        let event = TaskStart { container_id: request.id, pid, ..TaskStart::default() };
-        self.publish_event(event).await;
-        Ok(StartResponse { pid, ..StartResponse::default() })
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _step = process.step.lock().await;
+        if request.exec_id.is_empty() {
+            container.start().await.map_err(refused)?;
+            let (container_id, pid) = (request.id, process.pid().cast_unsigned());
+            self.publish_event(TaskStart { container_id, pid, ..TaskStart::default() }).await;
+        } else {
+            let started = container.start_exec(&process).await;
+            let exits = started.map_err(|error| refused(error.context("exec failed")))?;
+            self.watch(container, Arc::clone(&process), exits);
+            let (container_id, pid) = (request.id, process.pid().cast_unsigned());
+            let exec_id = request.exec_id;
+            self.publish_event(TaskExecStarted { container_id, exec_id, pid, ..TaskExecStarted::default() }).await;
+        }
+        Ok(StartResponse { pid: process.pid().cast_unsigned(), ..StartResponse::default() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id)?;
+        let spec = request.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
+        let spec = serde_json::from_slice::<oci_spec::runtime::Process>(spec)
+            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("the process is not an OCI process: {error}")))?;
+        let streams = StreamNames {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        container.add_exec(&request.exec_id, spec, streams).map_err(|error| match error {
+            ExecRefused::Exists(_) => status(Code::ALREADY_EXISTS, error.to_string()),
+            ExecRefused::State(_) => status(Code::FAILED_PRECONDITION, error.to_string()),
+        })?;
+        let (container_id, exec_id) = (request.id, request.exec_id);
+        self.publish_event(TaskExecAdded { container_id, exec_id, ..TaskExecAdded::default() }).await;
+        Ok(Empty::default())
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let state = container.state();
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let (state, streams) = (process.state(), &process.streams);
         let mut response = StateResponse {
             id: request.id,
+            exec_id: request.exec_id,
             bundle: container.bundle.to_string_lossy().into_owned(),
-            pid: container.pid.cast_unsigned(),
-            stdin: container.streams.stdin.clone(),
-            stdout: container.streams.stdout.clone(),
-            stderr: container.streams.stderr.clone(),
+            pid: process.pid().cast_unsigned(),
+            stdin: streams.stdin.clone(),
+            stdout: streams.stdout.clone(),
+            stderr: streams.stderr.clone(),
+            terminal: streams.terminal,
             ..StateResponse::default()
         };
         response.set_status(match state {
@@ -220,8 +267,8 @@ impl Task for TaskService {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let exit = container.wait().await.ok_or_else(|| status(Code::INTERNAL, "the container's exit is lost"))?;
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let exit = process.wait().await.ok_or_else(|| status(Code::INTERNAL, "the process's exit is lost"))?;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
@@ -230,82 +277,102 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let signal = i32::try_from(request.signal).ok().and_then(|number| Signal::try_from(number).ok());
-        let signal = signal.ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
-        container.kill(signal, request.all).map_err(refused)?;
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let signal = Signal::new(request.signal)
+            .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
+        if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
+        if signal == Signal::KILL && (request.all || request.exec_id.is_empty()) {
+            container.let_die().map_err(internal)?;
+        }
         Ok(Empty::default())
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let container = self.container(&request.id, "")?;
+        let container = self.container(&request.id)?;
         let processes = container.pids().into_iter();
         let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, "")?;
-        let _step = container.step.lock().await;
+        let container = self.container(&request.id)?;
+        let _step = container.init.step.lock().await;
         container.pause().await.map_err(refused)?;
         self.publish_event(TaskPaused { container_id: request.id, ..TaskPaused::default() }).await;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, "")?;
-        let _step = container.step.lock().await;
+        let container = self.container(&request.id)?;
+        let _step = container.init.step.lock().await;
         container.resume().map_err(refused)?;
         self.publish_event(TaskResumed { container_id: request.id, ..TaskResumed::default() }).await;
         Ok(Empty::default())
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, "")?;
+        let container = self.container(&request.id)?;
         let resources = resources(&request).map_err(invalid)?;
         container.update(&resources).map_err(refused)?;
         Ok(Empty::default())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        let container = self.container(&request.id, "")?;
+        let container = self.container(&request.id)?;
         let metrics = container.metrics().map_err(internal)?;
         let metrics = metrics.ok_or_else(|| status(Code::NOT_FOUND, "the container's cgroup is gone"))?;
         Ok(StatsResponse { stats: Some(metrics).into(), ..StatsResponse::default() })
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, &request.exec_id)?;
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
-            container.close_stdin();
+            process.close_stdin();
         }
         Ok(Empty::default())
     }
 
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let too_large = |_| status(Code::INVALID_ARGUMENT, "a terminal has at most 65535 rows and columns");
+        let columns = u16::try_from(request.width).map_err(too_large)?;
+        let rows = u16::try_from(request.height).map_err(too_large)?;
+        process.resize(columns, rows).map_err(internal)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        Err(status(Code::UNIMPLEMENTED, "checkpoints are not supported: a guest's memory cannot be saved"))
+    }
+
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let exit = container.delete().await.map_err(refused)?;
-        self.containers().remove(&container.id);
-        let pid = container.pid.cast_unsigned();
-        let exited_at = convert_to_timestamp(Some(exit.at));
-        self.publish_event(TaskDelete {
-            container_id: request.id,
-            pid,
-            exit_status: exit.status,
-            exited_at: Some(exited_at.clone()).into(),
-            ..TaskDelete::default()
-        })
-        .await;
-        Ok(DeleteResponse {
-            pid,
-            exit_status: exit.status,
-            exited_at: Some(exited_at).into(),
-            ..DeleteResponse::default()
-        })
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        if request.exec_id.is_empty() {
+            container.delete().await.map_err(refused)?;
+            self.containers().remove(&container.id);
+        } else {
+            container.delete_exec(&process).map_err(refused)?;
+        }
+        let pid = process.pid().cast_unsigned();
+        let exit = process.state().exit();
+        // A process that never ran has no end.
+        let exit_status = exit.map_or(0, |exit| exit.status);
+        let exited_at = exit.map(|exit| convert_to_timestamp(Some(exit.at)));
+        if request.exec_id.is_empty() {
+            self.publish_event(TaskDelete {
+                container_id: request.id,
+                pid,
+                exit_status,
+                exited_at: exited_at.clone().into(),
+                ..TaskDelete::default()
+            })
+            .await;
+        }
+        Ok(DeleteResponse { pid, exit_status, exited_at: exited_at.into(), ..DeleteResponse::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        let task_pid = self.containers().get(&request.id).map_or(0, |container| container.pid.cast_unsigned());
+        let task_pid = self.containers().get(&request.id).map_or(0, |container| container.init.pid().cast_unsigned());
         Ok(ConnectResponse { shim_pid: process::id(), task_pid, ..ConnectResponse::default() })
     }
 

@@ -23,6 +23,8 @@ pub(super) enum TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Start,
+    /// One more process for the container that this is the first process of.
+    Exec,
     Pause,
     Resume,
     Update,
@@ -35,6 +37,8 @@ pub(super) enum Request {
 pub(super) enum Refused {
     #[error("cannot start a {0} process")]
     Start(&'static str),
+    #[error("cannot exec in a {0} state")]
+    Exec(&'static str),
     #[error("cannot pause a {0} container")]
     Pause(&'static str),
     #[error("cannot resume a {0} container")]
@@ -51,11 +55,13 @@ impl TaskState {
     pub(super) fn allows(self, request: Request) -> Result<(), Refused> {
         match (request, self) {
             (Request::Start, Self::Created)
+            | (Request::Exec, Self::Created | Self::Running)
             | (Request::Pause, Self::Running)
             | (Request::Resume, Self::Paused)
             | (Request::Update | Request::Kill, Self::Created | Self::Running | Self::Paused)
             | (Request::Delete, Self::Created | Self::Stopped(_)) => Ok(()),
             (Request::Start, state) => Err(Refused::Start(state.name())),
+            (Request::Exec, state) => Err(Refused::Exec(state.name())),
             (Request::Pause, state) => Err(Refused::Pause(state.name())),
             (Request::Resume, state) => Err(Refused::Resume(state.name())),
             (Request::Update, state) => Err(Refused::Update(state.name())),
@@ -95,6 +101,10 @@ mod tests {
             (Request::Start, running, Err(Refused::Start("running"))),
             (Request::Start, paused, Err(Refused::Start("paused"))),
             (Request::Start, STOPPED, Err(Refused::Start("stopped"))),
+            (Request::Exec, created, Ok(())),
+            (Request::Exec, running, Ok(())),
+            (Request::Exec, paused, Err(Refused::Exec("paused"))),
+            (Request::Exec, STOPPED, Err(Refused::Exec("stopped"))),
             (Request::Pause, created, Err(Refused::Pause("created"))),
             (Request::Pause, running, Ok(())),
             (Request::Pause, paused, Err(Refused::Pause("paused"))),

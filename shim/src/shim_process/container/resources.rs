@@ -10,27 +10,35 @@ use crate::shim_process::task_state::{Refused, Request, TaskState};
 impl Container {
     /// Stops everything in the container where it is.
     pub(in super::super) async fn pause(&self) -> anyhow::Result<()> {
-        self.state().allows(Request::Pause)?;
+        self.init.state().allows(Request::Pause)?;
         self.cgroup.freeze().await?;
-        if !self.advance(TaskState::Running, TaskState::Paused) {
+        if !self.init.advance(TaskState::Running, TaskState::Paused) {
             // It ended meanwhile.
             let _ = self.cgroup.thaw();
-            return Err(Refused::Pause(self.state().name()).into());
+            return Err(Refused::Pause(self.init.state().name()).into());
         }
         Ok(())
     }
 
     /// Has everything in it go on.
     pub(in super::super) fn resume(&self) -> anyhow::Result<()> {
-        self.state().allows(Request::Resume)?;
+        self.init.state().allows(Request::Resume)?;
         self.cgroup.thaw()?;
-        self.advance(TaskState::Paused, TaskState::Running);
+        self.init.advance(TaskState::Paused, TaskState::Running);
+        Ok(())
+    }
+
+    /// Has it die of a SIGKILL though it is paused: on cgroup v1, who is frozen does not.
+    pub(in super::super) fn let_die(&self) -> anyhow::Result<()> {
+        if self.init.state() == TaskState::Paused {
+            self.cgroup.thaw()?;
+        }
         Ok(())
     }
 
     /// Changes its limits; all of them, or none.
     pub(in super::super) fn update(&self, resources: &LinuxResources) -> anyhow::Result<()> {
-        self.state().allows(Request::Update)?;
+        self.init.state().allows(Request::Update)?;
         self.cgroup.update(resources)
     }
 
@@ -50,16 +58,5 @@ impl Container {
 
     pub(in super::super) fn watch_memory(&self) -> OomWatch {
         OomWatch::of(&self.cgroup)
-    }
-
-    /// Takes a step, unless the state has become another meanwhile.
-    pub(super) fn advance(&self, from: TaskState, to: TaskState) -> bool {
-        self.state.send_if_modified(|state| {
-            let expected = *state == from;
-            if expected {
-                *state = to;
-            }
-            expected
-        })
     }
 }
