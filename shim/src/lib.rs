@@ -8,6 +8,7 @@
 //!
 //! They talk through [`protocol`].
 
+mod cgroup_path;
 pub mod guest_host;
 mod logging;
 mod operator_config;

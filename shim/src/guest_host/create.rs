@@ -16,6 +16,7 @@ use super::container_config::workload;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
+use crate::cgroup_path::CgroupPath;
 use crate::protocol::CreateContainer;
 
 /// libcontainer's folder in the bundle.
@@ -39,6 +40,8 @@ pub(super) fn create(
     fs::create_dir_all(&rootfs_path)?;
     Rootfs::mount(&request.rootfs, &rootfs_path)?;
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
+    let cgroup = CgroupPath::of(&spec, &request.id);
+    cgroup.ensure_manageable()?;
     let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?, spec.mounts().as_deref().unwrap_or_default())?;
     let workload = workload(&spec, &rootfs)?;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
@@ -55,7 +58,7 @@ pub(super) fn create(
         .validate_id()?
         .as_init(&request.bundle)
         .as_sibling(true)
-        .with_systemd(false)
+        .with_systemd(cgroup.is_unit)
         .with_detach(true)
         .build()?;
     // From libcontainer's view the container runs; its process waits for the shim's own word.

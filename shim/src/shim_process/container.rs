@@ -1,12 +1,15 @@
 //! A container, as the shim knows it: its processes, and what must go when it goes.
 
+mod resources;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, bail};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::cgroup::Cgroup;
@@ -32,6 +35,9 @@ pub(super) struct Container {
     /// The end of its first process is the end of them all.
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
+    cgroup: Cgroup,
+    /// What was used in the end, where the cgroup goes with the last process.
+    last_metrics: OnceLock<Any>,
 }
 
 /// One more process, which may not have been started yet.
@@ -70,9 +76,10 @@ impl Container {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
             let spec = Spec::load(bundle.join("config.json"))?;
-            Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec))
+            let cgroup = Cgroup::of(&spec, &id)?;
+            Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec, cgroup))
         };
-        let (pid, streams, spec) = match created.await {
+        let (pid, streams, spec, cgroup) = match created.await {
             Ok(created) => created,
             Err(error) => {
                 Leftovers::of(&bundle).remove();
@@ -82,8 +89,10 @@ impl Container {
         let init = Arc::new(Process::new(String::new(), names));
         init.exists(pid, streams);
         let has_pid_namespace = has_own_pid_namespace(&spec);
-        let execs = Mutex::default();
-        Ok((Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs }, exits))
+        let (execs, last_metrics) = (Mutex::default(), OnceLock::new());
+        let container =
+            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, last_metrics };
+        Ok((container, exits))
     }
 
     /// Starts the guest, and waits until its trigger is at work.
@@ -156,24 +165,15 @@ impl Container {
     /// Sends a signal to everything in the container.
     pub(super) fn kill_all(&self, signal: Signal) -> anyhow::Result<()> {
         self.init.state().allows(Request::Kill)?;
-        self.signal_all(signal)
-    }
-
-    fn signal_all(&self, signal: Signal) -> anyhow::Result<()> {
-        for pid in self.cgroup()?.pids() {
-            // It may have ended meanwhile.
-            let _ = signal.send(pid.as_raw());
-        }
+        self.cgroup.kill(signal);
         Ok(())
     }
 
     /// To be called when the first process has ended: has all others end, and waits until they have and that was
     /// published.
     pub(super) async fn end_execs(&self) {
-        if !self.has_pid_namespace
-            && let Err(error) = self.signal_all(Signal::KILL)
-        {
-            tracing::warn!(container.id = self.id, error = format!("{error:#}"), "cannot end the other processes");
+        if !self.has_pid_namespace {
+            self.cgroup.kill(Signal::KILL);
         }
         let execs: Vec<_> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
         for process in execs {
@@ -205,12 +205,8 @@ impl Container {
         Ok(())
     }
 
-    pub(super) fn pids(&self) -> anyhow::Result<Vec<u32>> {
-        Ok(self.cgroup()?.pids().into_iter().map(|pid| pid.as_raw().cast_unsigned()).collect())
-    }
-
-    fn cgroup(&self) -> anyhow::Result<Cgroup> {
-        Cgroup::of(&Spec::load(self.bundle.join("config.json"))?, &self.id)
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.cgroup.pids().into_iter().map(|pid| pid.as_raw().cast_unsigned()).collect()
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {

@@ -93,13 +93,18 @@ impl Process {
 
     /// Notes that the process runs; it may have ended already.
     pub(super) fn has_started(&self) {
+        self.advance(TaskState::Created, TaskState::Running);
+    }
+
+    /// Takes a step, unless the state has become another meanwhile.
+    pub(super) fn advance(&self, from: TaskState, to: TaskState) -> bool {
         self.state.send_if_modified(|state| {
-            let created = *state == TaskState::Created;
-            if created {
-                *state = TaskState::Running;
+            let expected = *state == from;
+            if expected {
+                *state = to;
             }
-            created
-        });
+            expected
+        })
     }
 
     /// Notes that the process has ended: nothing more will be written.

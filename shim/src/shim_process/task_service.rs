@@ -2,25 +2,31 @@
 //! the answer into containerd's words.
 
 use std::collections::HashMap;
+use std::future::pending;
+use std::pin::pin;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use containerd_shim::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PidsRequest, PidsResponse, ResizePtyRequest,
-    ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, Status, WaitRequest, WaitResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse,
+    ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
+    StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
 use containerd_shim::protos::events::task::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
+    TaskStart,
 };
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
+use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::container::{Container, ExecRefused};
@@ -91,14 +97,37 @@ impl TaskService {
     /// Reports the end of a container's process when it comes: that of the first one behind all others.
     fn watch(&self, container: Arc<Container>, process: Arc<Process>, exits: Exits) {
         let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
+        let is_init = process.exec_id.is_empty();
+        let mut memory = is_init.then(|| container.watch_memory());
         tokio::spawn(async move {
-            let exit = exits.of(process.pid()).await;
-            let is_init = process.exec_id.is_empty();
+            let out_of_memory = async || {
+                tracing::warn!(container.id = container.id, "a process was killed: the container is out of memory");
+                let event = TaskOOM { container_id: container.id.clone(), ..TaskOOM::default() };
+                Self::publish(&publisher, &namespace, event).await;
+            };
+            let mut exit = pin!(exits.of(process.pid()));
+            let exit = loop {
+                let killed = async {
+                    match &mut memory {
+                        Some(memory) => memory.killed().await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = killed => out_of_memory().await,
+                    exit = &mut exit => break exit,
+                }
+            };
             tracing::info!(container.id = container.id, exec.id = process.exec_id, exit.status, "process exited");
             if is_init {
+                container.keep_metrics();
                 container.end_execs().await;
             }
             let _step = process.step.lock().await;
+            if memory.is_some_and(|mut memory| memory.has_killed()) {
+                out_of_memory().await;
+            }
             process.has_exited(exit);
             let event = TaskExit {
                 container_id: container.id.clone(),
@@ -227,6 +256,7 @@ impl Task for TaskService {
         response.set_status(match state {
             TaskState::Created => Status::CREATED,
             TaskState::Running => Status::RUNNING,
+            TaskState::Paused => Status::PAUSED,
             TaskState::Stopped(_) => Status::STOPPED,
         });
         if let Some(Exit { status, at }) = state.exit() {
@@ -251,14 +281,47 @@ impl Task for TaskService {
         let signal = Signal::new(request.signal)
             .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
         if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
+        if signal == Signal::KILL && (request.all || request.exec_id.is_empty()) {
+            container.let_die().map_err(internal)?;
+        }
         Ok(Empty::default())
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let container = self.container(&request.id)?;
-        let processes = container.pids().map_err(internal)?.into_iter();
+        let processes = container.pids().into_iter();
         let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id)?;
+        let _step = container.init.step.lock().await;
+        container.pause().await.map_err(refused)?;
+        self.publish_event(TaskPaused { container_id: request.id, ..TaskPaused::default() }).await;
+        Ok(Empty::default())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id)?;
+        let _step = container.init.step.lock().await;
+        container.resume().map_err(refused)?;
+        self.publish_event(TaskResumed { container_id: request.id, ..TaskResumed::default() }).await;
+        Ok(Empty::default())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id)?;
+        let resources = resources(&request).map_err(invalid)?;
+        container.update(&resources).map_err(refused)?;
+        Ok(Empty::default())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let container = self.container(&request.id)?;
+        let metrics = container.metrics().map_err(internal)?;
+        let metrics = metrics.ok_or_else(|| status(Code::NOT_FOUND, "the container's cgroup is gone"))?;
+        Ok(StatsResponse { stats: Some(metrics).into(), ..StatsResponse::default() })
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
@@ -329,6 +392,13 @@ async fn wait_for_debugger() -> std::io::Result<()> {
         user1.recv().await;
     }
     Ok(())
+}
+
+/// The limits of an update: the OCI specification's `linux.resources` as JSON.
+fn resources(request: &UpdateTaskRequest) -> anyhow::Result<LinuxResources> {
+    let kind = request.resources.type_url.rsplit('/').next().unwrap_or_default();
+    ensure!(kind == "LinuxResources", "an update takes LinuxResources, not {kind:?}");
+    serde_json::from_slice(&request.resources.value).context("the resources of the update cannot be read")
 }
 
 fn status(code: Code, message: impl Into<String>) -> ttrpc::Error {

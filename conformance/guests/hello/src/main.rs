@@ -4,6 +4,7 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
+use std::hint;
 use std::io;
 use std::process;
 use std::thread;
@@ -14,7 +15,7 @@ usage: hello [COMMAND]
   echo WORD..      env               cat FILE..      write FILE TEXT
   ls DIR           stdin             stderr TEXT     clock
   random           sleep SECONDS     daemon          exit CODE
-  spin             trap";
+  spin             trap              allocate MIB";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -42,6 +43,7 @@ fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
         ["exit", code] => process::exit(code.parse()?),
         ["spin"] => spin(),
         ["trap"] => process::abort(),
+        ["allocate", mebibytes] => hold_memory(mebibytes.parse()?),
         _ => {
             eprintln!("{USAGE}");
             process::exit(2);
@@ -98,8 +100,17 @@ fn print_a_line_each_second() -> ! {
     unreachable!("584 billion years have passed")
 }
 
+/// Writes to each page of that much memory, says so, and keeps it.
+fn hold_memory(mebibytes: usize) -> ! {
+    let memory: Vec<Vec<u8>> = (0..mebibytes).map(|_| vec![1; 1 << 20]).collect();
+    println!("holding {} MiB", hint::black_box(&memory).len());
+    loop {
+        thread::sleep(Duration::from_secs(1000));
+    }
+}
+
 fn spin() -> ! {
     loop {
-        std::hint::spin_loop();
+        hint::spin_loop();
     }
 }

@@ -1,0 +1,98 @@
+//! Where a container's cgroup lies and who manages it, as its spec says.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use libcgroups::common::{CgroupSetup, get_cgroup_setup};
+use oci_spec::runtime::Spec;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CgroupPath {
+    /// As libcgroups and libcontainer take it.
+    pub(crate) in_spec: PathBuf,
+    /// The folder below the root of a hierarchy.
+    pub(crate) folder: PathBuf,
+    /// The spec names a slice and a unit of systemd's, as the CRI does where the kubelet's driver is `systemd`.
+    pub(crate) is_unit: bool,
+}
+
+impl CgroupPath {
+    pub(crate) fn of(spec: &Spec, id: &str) -> Self {
+        let in_spec = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+        // libcontainer's own choice for a spec that names none.
+        let in_spec = in_spec.unwrap_or_else(|| PathBuf::from(format!(":youki:{id}")));
+        match in_spec.to_str().and_then(folder_of_unit) {
+            Some(folder) => Self { in_spec, folder, is_unit: true },
+            None => Self { folder: below_root(&in_spec), in_spec, is_unit: false },
+        }
+    }
+
+    /// # Errors
+    /// The path is for systemd, and there is none here that could manage it. As a plain folder it would lie outside
+    /// its pod's cgroup, and the pod's limits would not hold.
+    pub(crate) fn ensure_manageable(&self) -> anyhow::Result<()> {
+        let unified = matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified));
+        ensure!(
+            !self.is_unit || (unified && Path::new("/run/systemd/system").is_dir()),
+            "the cgroup {} is for the systemd cgroup driver, which takes systemd and cgroup v2 on this node; \
+             set the kubelet's cgroupDriver to cgroupfs",
+            self.in_spec.display()
+        );
+        Ok(())
+    }
+}
+
+fn below_root(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+/// The folder of `slice:prefix:name`; none where the path has another form. systemd nests slices by their dashes:
+/// `a-b.slice` lies in `a.slice`.
+fn folder_of_unit(path: &str) -> Option<PathBuf> {
+    let mut parts = path.split(':');
+    let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let stem = slice.strip_suffix(".slice")?;
+    if parts.next().is_some() || path.contains('/') {
+        return None;
+    }
+    let mut folder = PathBuf::new();
+    if stem != "-" {
+        let ends = stem.match_indices('-').map(|(end, _)| end).chain([stem.len()]);
+        folder.extend(ends.map(|end| format!("{}.slice", &stem[..end])));
+    }
+    folder.push(if name.ends_with(".slice") { name.to_owned() } else { format!("{prefix}-{name}.scope") });
+    Some(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxBuilder;
+
+    use super::*;
+
+    fn path_of(cgroups_path: &str) -> CgroupPath {
+        let mut spec = Spec::default();
+        spec.set_linux(LinuxBuilder::default().cgroups_path(cgroups_path).build().ok());
+        CgroupPath::of(&spec, "id")
+    }
+
+    #[test]
+    fn a_slice_and_a_unit_are_systemd_s_and_anything_else_is_a_folder() {
+        for (cgroups_path, folder, is_unit) in [
+            ("/default/app", "default/app", false),
+            ("default/app", "default/app", false),
+            (":youki:id", ":youki:id", false),
+            ("/a.slice:b:c", "a.slice:b:c", false),
+            ("system.slice:dapr:app", "system.slice/dapr-app.scope", true),
+            (
+                "kubepods-burstable-pod1.slice:cri-containerd:app",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-app.scope",
+                true,
+            ),
+            ("-.slice:dapr:app", "dapr-app.scope", true),
+        ] {
+            let path = path_of(cgroups_path);
+            assert_eq!((path.folder.to_str(), path.is_unit), (Some(folder), is_unit), "{cgroups_path}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What a container may use and has used.
+
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use oci_spec::runtime::LinuxResources;
+
+use super::Container;
+use crate::shim_process::cgroup::OomWatch;
+use crate::shim_process::task_state::{Refused, Request, TaskState};
+
+impl Container {
+    /// Stops everything in the container where it is.
+    pub(in super::super) async fn pause(&self) -> anyhow::Result<()> {
+        self.init.state().allows(Request::Pause)?;
+        self.cgroup.freeze().await?;
+        if !self.init.advance(TaskState::Running, TaskState::Paused) {
+            // It ended meanwhile.
+            let _ = self.cgroup.thaw();
+            return Err(Refused::Pause(self.init.state().name()).into());
+        }
+        Ok(())
+    }
+
+    /// Has everything in it go on.
+    pub(in super::super) fn resume(&self) -> anyhow::Result<()> {
+        self.init.state().allows(Request::Resume)?;
+        self.cgroup.thaw()?;
+        self.init.advance(TaskState::Paused, TaskState::Running);
+        Ok(())
+    }
+
+    /// Has it die of a SIGKILL though it is paused: on cgroup v1, who is frozen does not.
+    pub(in super::super) fn let_die(&self) -> anyhow::Result<()> {
+        if self.init.state() == TaskState::Paused {
+            self.cgroup.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Changes its limits; all of them, or none.
+    pub(in super::super) fn update(&self, resources: &LinuxResources) -> anyhow::Result<()> {
+        self.init.state().allows(Request::Update)?;
+        self.cgroup.update(resources)
+    }
+
+    /// What it has used; nothing where its cgroup is gone and was never asked.
+    pub(in super::super) fn metrics(&self) -> anyhow::Result<Option<Any>> {
+        Ok(self.cgroup.metrics()?.or_else(|| self.last_metrics.get().cloned()))
+    }
+
+    /// Its process has just ended: the figures are read while they are there.
+    pub(in super::super) fn keep_metrics(&self) {
+        if self.cgroup.vanishes()
+            && let Ok(Some(metrics)) = self.cgroup.metrics()
+        {
+            let _ = self.last_metrics.set(metrics);
+        }
+    }
+
+    pub(in super::super) fn watch_memory(&self) -> OomWatch {
+        OomWatch::of(&self.cgroup)
+    }
+}
