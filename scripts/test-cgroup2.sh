@@ -63,8 +63,8 @@ cd "$checkout"
 machine=$(scripts/make-cgroup2-machine.sh)
 lay_out_files "$@"
 write_errand "$@"
-mke2fs -q -t ext4 -d "$folder/disk" "$folder/disk.ext4" 1G
-boot "$machine" || echo "The machine did not end within $time_limit." >&2
+mke2fs -q -t ext4 -d "$folder/disk" "$folder/disk.ext4" 1G >/dev/null
+boot "$machine" || echo "QEMU ended with status $? (124: it did not come to its end within $time_limit)" >&2
 if [ ! -s "$folder/failures" ]; then
   echo "The tests did not come to their end. The end of the machine's console:" >&2
   tail --lines=40 "$folder/console" >&2
