@@ -5,13 +5,15 @@ PREFIX := /usr/local
 GUESTS := hello http state
 DEBIAN_PACKAGES := busybox-static containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
   protobuf-compiler redis-server runc
+MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
+CGROUP2_TESTS := containers lifecycle limits systemd_cgroups
 # Containers take root, compilers do not.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_TEST := cargo test --release $(if $(SUDO),--config 'target."cfg(unix)".runner = "sudo --preserve-env"')
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Install the Debian packages that are missing
@@ -54,6 +56,13 @@ test: images ## Run every test, with containerd and Redis
 test-one-engine: images ## Run every test with each engine alone (the first time compiles it again: 10 minutes each)
 	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmtime
 	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmer
+
+.PHONY: test-cgroup2
+test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgroup v2 and systemd
+	@scripts/install-packages.sh $(MACHINE_PACKAGES)
+	cargo test --release --workspace --no-run --message-format=json-render-diagnostics \
+	  | jq --raw-output 'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
+	    --args $(CGROUP2_TESTS) | xargs scripts/test-cgroup2.sh
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it

@@ -19,7 +19,9 @@ use tempfile::TempDir;
 /// Where shims put their sockets, whichever containerd they belong to.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
 const CGROUPS: &str = "/sys/fs/cgroup";
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for what comes at once on an idle machine. Long, for a busy or an emulated one: it costs nothing
+/// where all goes well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `ctr` needs. The others look for devices, open sockets of their own, or write outside the folder.
 const DISABLED_PLUGINS: [&str; 11] = [
@@ -55,7 +57,7 @@ impl Containerd {
     ///
     /// # Panics
     ///
-    /// Without root or an installed containerd, and when it does not answer within ten seconds; its log is shown.
+    /// Without root or an installed containerd, and when it does not answer within [`PATIENCE`]; its log is shown.
     pub fn start(programs: &[&Path]) -> Self {
         Self::start_with_environment(programs, &[])
     }
@@ -138,7 +140,7 @@ impl Containerd {
     ///
     /// # Panics
     ///
-    /// When there is none within ten seconds.
+    /// When there is none within [`PATIENCE`].
     pub fn wait_for_log(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -156,8 +158,8 @@ impl Containerd {
     }
 
     /// What containers have left behind, one item a line (`mount /a/b`), once all of them were deleted: nothing,
-    /// it should be. A shim may outlive its last container for a moment, so that this looks again for ten seconds
-    /// as long as it finds something.
+    /// it should be. A shim may outlive its last container for a moment, so that this looks again, for
+    /// [`PATIENCE`], as long as it finds something.
     pub fn leftovers(&self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -7,10 +7,10 @@ pub mod task_client;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use images::Image;
-use testbed::containerd::Containerd;
+use testbed::containerd::{Containerd, PATIENCE};
 
 pub const RUNTIME: &str = "io.containerd.dapr.v1";
 /// The engines compiled in.
@@ -100,7 +100,7 @@ impl Node {
     pub fn end(&self, name: &str, signal: &str) -> i32 {
         let killed = self.ctr(&["task", "kill", "-s", signal, name]);
         assert_eq!(killed.status(), 0, "{name}: {}", killed.stderr());
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         let deleted = loop {
             let deleted = self.ctr(&["task", "delete", name]);
             if !deleted.stderr().contains("must be stopped") || Instant::now() > deadline {

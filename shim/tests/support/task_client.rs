@@ -2,19 +2,19 @@
 //! codes of errors.
 
 use std::fs;
-use std::time::Duration;
 
 use containerd_shim::api::{StatsRequest, UpdateTaskRequest};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_sync::{Client, TaskClient};
 use containerd_shim::protos::ttrpc::context::{Context, with_duration};
 use containerd_shim::protos::ttrpc::{self, Code};
+use testbed::containerd::PATIENCE;
 
 use super::Node;
 
 /// For one request.
 pub fn context() -> Context {
-    with_duration(Duration::from_secs(10))
+    with_duration(PATIENCE)
 }
 
 /// The code and the message of the error that a request was answered with.
