@@ -16,8 +16,8 @@ api() {
   [[ $host != *:* ]] || host="[$host]"
   answer=$(
     # The token is nothing for a command line, which the whole node can read.
-    curl --silent --show-error --max-time 30 --cacert "$account/ca.crt" --config - \
-      --request "$1" --header 'Content-Type: application/merge-patch+json' ${3:+--data "$3"} \
+    curl --silent --show-error --max-time 30 --user-agent dapr-wasm-node-installer --cacert "$account/ca.crt" \
+      --config - --request "$1" --header 'Content-Type: application/merge-patch+json' ${3:+--data "$3"} \
       --write-out '\n%{http_code}' "https://$host:$KUBERNETES_SERVICE_PORT$2" \
       <<<"header = \"Authorization: Bearer $(cat "$account/token")\""
   ) || return
