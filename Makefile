@@ -32,6 +32,10 @@ images: guests ## Pack the guests as OCI archives, into target/images
 	cargo build --release --workspace --bin pack-image
 	scripts/pack-images.sh $(TARGET_DIR) $(GUESTS)
 
+.PHONY: node-installer
+node-installer: build ## Pack the node installer as an OCI archive, into target/images
+	scripts/pack-node-installer.sh $(TARGET_DIR)
+
 .PHONY: load
 load: images ## Import the images into the containerd of this machine
 	$(foreach guest,$(GUESTS),$(SUDO) ctr images import $(TARGET_DIR)/images/$(guest).tar &&) true
