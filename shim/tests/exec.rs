@@ -10,6 +10,7 @@ use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, Start
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use support::events::Events;
 use support::task_client::{context, refusal};
 use support::{ENGINES, Node, Run, busybox, engine, guest};
 
@@ -234,11 +235,7 @@ fn requests_at_the_wrong_time_are_refused_as_runc_s_shim_does() {
 #[test]
 fn the_end_of_a_container_is_the_end_of_its_processes_and_comes_behind_theirs() {
     let node = node();
-    let mut events = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
-    let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
-    // The subscription exists once it shows an event.
-    node.ctr(&["namespaces", "label", node.containerd.namespace(), "marker=1"]);
-    lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+    let mut events = Events::of(&node);
     // Beside a PID namespace of its own, that of the machine: there the kernel does not end the others.
     for (name, options) in [("own", &[][..]), ("shared", &["--with-ns", "pid:/proc/self/ns/pid"])] {
         node.start_detached(options, TOOLS, name, &["/hello.wasm", "daemon"]);
@@ -246,21 +243,9 @@ fn the_end_of_a_container_is_the_end_of_its_processes_and_comes_behind_theirs() 
         let pid = node.start_exec(name, "sleep").expect("a running process");
         assert_eq!(node.end(name, "SIGKILL"), 137, "{name}");
         assert!(!fs::exists(format!("/proc/{pid}")).expect("/proc"), "{name}");
-        let mut topics = Vec::new();
-        for line in lines.by_ref() {
-            if let Some(topic) = line.split_whitespace().find_map(|word| word.strip_prefix("/tasks/")) {
-                let of_exec = topic == "exit" && line.contains(r#""id":"sleep""#);
-                topics.push(if of_exec { "exec-exit".to_owned() } else { topic.to_owned() });
-            }
-            if line.contains("/tasks/delete") {
-                break;
-            }
-        }
-        let expected = ["create", "start", "exec-added", "exec-started", "exec-exit", "exit", "delete"];
-        assert_eq!(topics, expected, "{name}");
+        let expected = ["create", "start", "exec-added", "exec-started", "exit of sleep", "exit", "delete"];
+        assert_eq!(events.topics_until("delete"), expected, "{name}");
     }
-    events.kill().expect("ctr events runs");
-    events.wait().expect("ctr events ends");
     node.assert_nothing_left();
 }
 

@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use support::events::Events;
 use support::{ENGINES, HELLO, Node, engine, programs};
 
 #[test]
@@ -35,24 +35,9 @@ fn sigterm_ends_a_guest_wherever_it_is_with_143() {
 #[test]
 fn events_come_in_the_order_of_a_container_s_life() {
     let node = Node::start();
-    let mut events = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
-    let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
-    // The subscription exists once it shows an event.
-    node.ctr(&["namespaces", "label", node.containerd.namespace(), "marker=1"]);
-    lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+    let mut events = Events::of(&node);
     node.run(&[], HELLO, "life", &["/hello.wasm", "echo", "hi"]);
-    let mut topics = Vec::new();
-    for line in lines {
-        if let Some(topic) = line.split_whitespace().find(|word| word.starts_with("/tasks/")) {
-            topics.push(topic.to_owned());
-        }
-        if line.contains("/tasks/delete") {
-            break;
-        }
-    }
-    assert_eq!(topics, ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
-    events.kill().expect("ctr events runs");
-    events.wait().expect("ctr events ends");
+    assert_eq!(events.topics_until("delete"), ["create", "start", "exit", "delete"]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
 use serde_json::json;
+use support::events::Events;
 use support::task_client::{context, refusal};
 use support::{ENGINES, HELLO, Node, engine};
 
@@ -85,55 +86,6 @@ fn exit_code(node: &Node, container: &str) -> u32 {
 
 fn assert_done(run: &support::Run) {
     assert_eq!(run.status(), 0, "{}", run.stderr());
-}
-
-/// `ctr events`, from a moment at which it has subscribed.
-struct Events {
-    ctr: Child,
-    lines: Box<dyn Iterator<Item = String>>,
-}
-
-impl Events {
-    fn of(node: &Node) -> Self {
-        let mut ctr = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
-        let stdout = BufReader::new(ctr.stdout.take().expect("a pipe"));
-        let mut lines = Box::new(stdout.lines().map(|line| line.expect("text")));
-        let subscribed = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                // A label that was set before the subscription is not seen.
-                for marker in 0.. {
-                    if subscribed.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    node.ctr(&["namespaces", "label", node.containerd.namespace(), &format!("marker={marker}")]);
-                }
-            });
-            lines.find(|line| line.contains("/namespaces/update")).expect("a marker");
-            subscribed.store(true, Ordering::Relaxed);
-        });
-        Self { ctr, lines }
-    }
-
-    /// The next topics of a task's life, up to this one.
-    fn topics_until(&mut self, last: &str) -> Vec<String> {
-        let mut topics = Vec::new();
-        for line in &mut self.lines {
-            let topic = line.split_whitespace().find_map(|word| word.strip_prefix("/tasks/"));
-            topics.extend(topic.map(str::to_owned));
-            if topic == Some(last) {
-                break;
-            }
-        }
-        topics
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        let _ = self.ctr.kill();
-        let _ = self.ctr.wait();
-    }
 }
 
 /// This machine's shell and `sleep`, with the libraries they need: a native container.

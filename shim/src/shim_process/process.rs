@@ -108,8 +108,11 @@ impl Process {
     }
 
     /// Notes that the process has ended: nothing more will be written.
-    pub(super) fn has_exited(&self, exit: Exit) {
-        self.open_streams().take_if(|streams| matches!(streams, OpenStreams::Terminal(_)));
+    pub(super) async fn has_exited(&self, exit: Exit) {
+        let terminal = self.open_streams().take_if(|streams| matches!(streams, OpenStreams::Terminal(_)));
+        if let Some(OpenStreams::Terminal(terminal)) = terminal {
+            terminal.finish().await;
+        }
         self.state.send_replace(TaskState::Stopped(exit));
     }
 

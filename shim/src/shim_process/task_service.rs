@@ -128,7 +128,7 @@ impl TaskService {
             if memory.is_some_and(|mut memory| memory.has_killed()) {
                 out_of_memory().await;
             }
-            process.has_exited(exit);
+            process.has_exited(exit).await;
             let event = TaskExit {
                 container_id: container.id.clone(),
                 id: if is_init { container.id.clone() } else { process.exec_id.clone() },

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::io::Errno;
@@ -11,18 +12,22 @@ use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::unix::pipe;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::stdio::{self, StreamNames};
 
 const BUFFER_BYTES: usize = 16 * 1024;
+/// How long the end of a process waits for a reader of what it showed.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Terminal {
     master: Arc<AsyncFd<OwnedFd>>,
     /// Keeps the input from its end until containerd closes it.
     input: Option<File>,
     copying_input: Option<AbortHandle>,
+    copying_output: JoinHandle<()>,
     process_ended: CancellationToken,
 }
 
@@ -35,8 +40,8 @@ impl Terminal {
         let master = Arc::new(unsafe { AsyncFd::register(master) }?);
         let process_ended = CancellationToken::new();
         let output = stdio::terminal_output(&streams.stdout).context("cannot open the terminal's output")?;
-        tokio::spawn(copy_output(Arc::clone(&master), output, process_ended.clone()));
-        let mut terminal = Self { master, input: None, copying_input: None, process_ended };
+        let copying_output = tokio::spawn(copy_output(Arc::clone(&master), output, process_ended.clone()));
+        let mut terminal = Self { master, input: None, copying_input: None, copying_output, process_ended };
         if let Some((reader, kept)) =
             stdio::terminal_input(&streams.stdin).context("cannot open the terminal's input")?
         {
@@ -56,15 +61,15 @@ impl Terminal {
     pub(super) fn close_input(&mut self) {
         self.input = None;
     }
-}
 
-impl Drop for Terminal {
-    /// Nothing is typed any more, and once everything shown is copied, the output ends.
-    fn drop(&mut self) {
-        self.process_ended.cancel();
+    /// To be called when the process has ended: nothing is typed any more, and what it showed is passed on before
+    /// its end is reported. Where nobody takes it, that does not wait for long.
+    pub(super) async fn finish(self) {
         if let Some(copy) = &self.copying_input {
             copy.abort();
         }
+        self.process_ended.cancel();
+        let _ = timeout(LAST_OUTPUT, self.copying_output).await;
     }
 }
 
