@@ -3,8 +3,8 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
 GUESTS := hello http state
-DEBIAN_PACKAGES := containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
-  protobuf-compiler redis-server runc
+DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
+  mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 # Containers take root, compilers do not.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_TEST := cargo test --release $(if $(SUDO),--config 'target."cfg(unix)".runner = "sudo --preserve-env"')
