@@ -6,10 +6,15 @@
 //! dynamic linker, nor this program. See docs/decisions/0001-guest-host-process.md.
 
 mod compile;
+mod confinement;
+mod console;
 mod container_config;
 mod create;
+mod exec;
 mod executor;
 mod http_client;
+mod native;
+mod program;
 mod rootfs;
 pub mod trigger;
 
@@ -21,6 +26,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use components::Registry;
+use create::Created;
 use engines::engine::Engine;
 use rustix::io::fcntl_dupfd_cloexec;
 
@@ -75,7 +81,7 @@ impl GuestHost {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
-            ["create", log_level] => self.serve_shim(log_level == "debug"),
+            ["serve", log_level] => self.serve_shim(log_level == "debug"),
             ["compile", engine] => self.compile(engine),
             ["-v" | "--version"] => {
                 println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
@@ -98,8 +104,9 @@ impl GuestHost {
         let stdio = STDIO_FDS.map(take_descriptor);
         let control = Arc::new(OwnedFd::from(control));
         match self.create(&control, stdio) {
-            Ok(pid) => {
-                let _ = protocol::send_message(&control, &FromGuestHost::Created { pid });
+            Ok(Created { pid, terminal }) => {
+                let created = FromGuestHost::Created { pid };
+                let _ = protocol::send_with_descriptor(&control, &created, terminal.as_ref());
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -110,9 +117,10 @@ impl GuestHost {
         }
     }
 
-    fn create(self, control: &Arc<OwnedFd>, stdio: [File; 3]) -> anyhow::Result<i32> {
+    fn create(self, control: &Arc<OwnedFd>, stdio: [File; 3]) -> anyhow::Result<Created> {
         match protocol::receive_message(control)? {
             Some(ToGuestHost::Create(request)) => create::create(self, &request, control, stdio),
+            Some(ToGuestHost::Exec(request)) => exec::exec(self, &request, control, stdio),
             Some(ToGuestHost::Start) => bail!("the shim asked for a start before there is a container"),
             None => bail!("the shim is gone"),
         }

@@ -3,16 +3,24 @@
 //! A container's life: the shim sends [`ToGuestHost::Create`] to the process it has just executed. That process
 //! answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
 //! answers [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
-//! [`FromGuestHost::Started`]. [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
+//! [`FromGuestHost::Started`].
+//!
+//! One more process in a container: the shim sends [`ToGuestHost::Exec`] to a process it has just executed, and gets
+//! [`FromGuestHost::Created`] once the new one runs.
+//!
+//! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsRawFd as _;
 
 use crate::operator_config::OperatorConfig;
 
@@ -27,6 +35,7 @@ const MAX_MESSAGE: usize = 128 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToGuestHost {
     Create(Box<CreateContainer>),
+    Exec(Box<ExecProcess>),
     Start,
 }
 
@@ -41,6 +50,17 @@ pub(crate) struct CreateContainer {
     pub(crate) operator: OperatorConfig,
 }
 
+/// One more process for a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExecProcess {
+    pub(crate) container_id: String,
+    pub(crate) bundle: PathBuf,
+    /// The container's first process.
+    pub(crate) container_pid: i32,
+    pub(crate) process: Process,
+    pub(crate) operator: OperatorConfig,
+}
+
 /// A mount as containerd's snapshotter describes it (`types.Mount`).
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RootfsMount {
@@ -51,7 +71,7 @@ pub(crate) struct RootfsMount {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromGuestHost {
-    /// The container exists; `pid` is its first process, a child of the shim.
+    /// The process exists, a child of the shim. The master of its terminal comes with the message, if it has one.
     Created { pid: i32 },
     /// Everything that can be known before the start is in order.
     Ready,
@@ -68,21 +88,52 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one message.
 pub(crate) fn send_message(socket: &OwnedFd, message: &impl Serialize) -> io::Result<()> {
+    send_with_descriptor(socket, message, None)
+}
+
+/// Sends one message, and a descriptor with it.
+pub(crate) fn send_with_descriptor(
+    socket: &OwnedFd,
+    message: &impl Serialize,
+    descriptor: Option<&OwnedFd>,
+) -> io::Result<()> {
     let packet = serde_json::to_vec(message)?;
     if packet.len() > MAX_MESSAGE {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
     }
-    send(socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
+    let descriptors: Vec<_> = descriptor.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let rights = if descriptors.is_empty() { &[][..] } else { &rights };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&packet)], rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 
 /// Receives one message; `None` when everyone at the other end has gone.
 pub(crate) fn receive_message<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<T>> {
+    Ok(receive_with_descriptor(socket)?.map(|(message, _)| message))
+}
+
+/// Receives one message and the descriptor that came with it, if one did.
+pub(crate) fn receive_with_descriptor<T: DeserializeOwned>(
+    socket: &OwnedFd,
+) -> io::Result<Option<(T, Option<OwnedFd>)>> {
     let mut packet = vec![0; MAX_MESSAGE];
-    let length = match recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-        // The other end went without reading what it had been sent.
-        Err(nix::Error::ECONNRESET) => 0,
-        result => result?,
+    let mut rights = cmsg_space!(i32);
+    let (length, descriptor) = {
+        let mut parts = [IoSliceMut::new(&mut packet)];
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
+            // The other end went without reading what it had been sent.
+            Err(nix::Error::ECONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+            Ok(received) => (received.bytes, received.cmsgs()?.find_map(received_descriptor)),
+        }
     };
-    if length == 0 { Ok(None) } else { Ok(Some(serde_json::from_slice(&packet[..length])?)) }
+    if length == 0 { Ok(None) } else { Ok(Some((serde_json::from_slice(&packet[..length])?, descriptor))) }
+}
+
+fn received_descriptor(rights: ControlMessageOwned) -> Option<OwnedFd> {
+    let ControlMessageOwned::ScmRights(descriptors) = rights else { return None };
+    // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
+    #[expect(unsafe_code, reason = "see above")]
+    descriptors.first().map(|&descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

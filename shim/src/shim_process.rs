@@ -4,15 +4,19 @@
 mod cgroup;
 mod container;
 mod info;
+mod launch;
 mod options;
+mod process;
+mod signal;
 mod stdio;
 mod task_service;
 mod task_state;
+mod terminal;
 
 use std::env;
 use std::fs::File;
 use std::path::Path;
-use std::process;
+use std::process::exit;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -44,13 +48,13 @@ pub fn main(runtime_id: &str) {
         Ok(flags) if flags.info => {
             if let Err(error) = info::answer(runtime_id) {
                 eprintln!("{runtime_id}: {error}");
-                process::exit(1);
+                exit(1);
             }
         }
         Ok(_) => serve(runtime_id),
         Err(error) => {
             eprintln!("{runtime_id}: {error}");
-            process::exit(2);
+            exit(2);
         }
     }
 }
@@ -62,7 +66,7 @@ fn serve(runtime_id: &str) {
         Ok(runtime) => runtime.block_on(containerd_shim::asynchronous::run::<DaprShim>(runtime_id, None)),
         Err(error) => {
             eprintln!("{runtime_id}: {error}");
-            process::exit(1);
+            exit(1);
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, bail, ensure};
 use components::{App, AppId};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
 
 use super::rootfs::Rootfs;
@@ -93,8 +94,7 @@ fn read_text(file: File) -> io::Result<String> {
 /// # Errors
 /// The configuration contradicts itself or says what nobody knows; the message says what is allowed.
 pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload> {
-    let no_annotations = HashMap::new();
-    let annotations = spec.annotations().as_ref().unwrap_or(&no_annotations);
+    let annotations = annotations(spec);
     if annotations.get("io.kubernetes.cri.container-type").is_some_and(|kind| kind == "sandbox") {
         return Ok(Workload::Native);
     }
@@ -108,13 +108,69 @@ pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload>
     if image.is_none() && !entry.as_ref().is_some_and(|entry| entry.is_wasm(rootfs)) {
         return Ok(Workload::Native);
     }
-    wasm_config(args, entry, image.unwrap_or_default(), annotations).map(Workload::Wasm)
+    let mut image = image.unwrap_or_default();
+    let (path, function) = entry.map(|entry| (entry.path, entry.function)).unzip();
+    let trigger = trigger(function.flatten(), &image, annotations)?;
+    let module = image.wasm_path.take().or(path);
+    let module = module.context("neither wasmPath in /config.yaml nor an entry point names a module")?;
+    wasm_config(args, module, trigger, image.component_path, annotations).map(Workload::Wasm)
+}
+
+/// Finds out what one more process of a container is to run: a Wasm file with the container's engine and components,
+/// or an ordinary program.
+///
+/// # Errors
+/// As those of [`workload`].
+pub(super) fn exec_workload(spec: &Spec, process: &Process, rootfs: &Rootfs) -> anyhow::Result<Workload> {
+    let args = process.args().clone().unwrap_or_default();
+    let entry = args.first().map(|arg| EntryPoint::parse(arg));
+    let Some(EntryPoint { path, function }) = entry else { return Ok(Workload::Native) };
+    let entry = EntryPoint { path: process.cwd().join(path), function };
+    if !entry.is_wasm(rootfs) {
+        return Ok(Workload::Native);
+    }
+    // Where the image's own is damaged, the container does not run.
+    let image = ImageConfig::read(rootfs).ok().flatten().unwrap_or_default();
+    wasm_config(args, entry.path, command(entry.function), image.component_path, annotations(spec)).map(Workload::Wasm)
+}
+
+fn annotations(spec: &Spec) -> &HashMap<String, String> {
+    static NONE: LazyLock<HashMap<String, String>> = LazyLock::new(HashMap::new);
+    spec.annotations().as_ref().unwrap_or(&NONE)
+}
+
+fn annotation<'a>(annotations: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
+    annotations.get(&format!("{PREFIX}{name}")).map(String::as_str)
+}
+
+fn command(function: Option<String>) -> Trigger {
+    Trigger::Command { function: function.unwrap_or_else(|| "_start".to_owned()) }
+}
+
+fn trigger(
+    function: Option<String>,
+    image: &ImageConfig,
+    annotations: &HashMap<String, String>,
+) -> anyhow::Result<Trigger> {
+    let port = match annotation(annotations, "port") {
+        Some(port) => {
+            port.parse().with_context(|| format!("annotation dapr.wasm/port is {port:?}, not a port (1 to 65535)"))?
+        }
+        None => image.port.unwrap_or(DEFAULT_PORT),
+    };
+    ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
+    match annotation(annotations, "trigger").or(image.trigger.as_deref()).unwrap_or("command") {
+        "command" | "state" => Ok(command(function)),
+        "http" => Ok(Trigger::Http { port }),
+        other => bail!("unknown trigger {other:?}; this runtime knows command, http, state"),
+    }
 }
 
 fn wasm_config(
     mut args: Vec<String>,
-    entry: Option<EntryPoint>,
-    image: ImageConfig,
+    module: PathBuf,
+    trigger: Trigger,
+    image_components: Option<PathBuf>,
     annotations: &HashMap<String, String>,
 ) -> anyhow::Result<WasmConfig> {
     for key in annotations.keys().filter(|key| key.starts_with(PREFIX)) {
@@ -124,31 +180,15 @@ fn wasm_config(
             ANNOTATIONS.join(", ")
         );
     }
-    let annotation = |name: &str| annotations.get(&format!("{PREFIX}{name}")).map(String::as_str);
-    let function = entry.as_ref().and_then(|entry| entry.function.clone());
-    let module = image.wasm_path.or_else(|| entry.map(|entry| entry.path));
-    let module = module.context("neither wasmPath in /config.yaml nor an entry point names a module")?;
     match args.first_mut() {
         Some(name) => *name = EntryPoint::parse(name).path.to_string_lossy().into_owned(),
         None => args.push(module.to_string_lossy().into_owned()),
     }
-    let port = match annotation("port") {
-        Some(port) => {
-            port.parse().with_context(|| format!("annotation dapr.wasm/port is {port:?}, not a port (1 to 65535)"))?
-        }
-        None => image.port.unwrap_or(DEFAULT_PORT),
-    };
-    ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
-    let trigger = match annotation("trigger").or(image.trigger.as_deref()).unwrap_or("command") {
-        "command" | "state" => Trigger::Command { function: function.unwrap_or_else(|| "_start".to_owned()) },
-        "http" => Trigger::Http { port },
-        other => bail!("unknown trigger {other:?}; this runtime knows command, http, state"),
-    };
     Ok(WasmConfig {
         module,
         trigger,
-        engine: annotation("engine").map(str::to_owned),
-        components: annotation("components").map(PathBuf::from).or(image.component_path),
+        engine: annotation(annotations, "engine").map(str::to_owned),
+        components: annotation(annotations, "components").map(PathBuf::from).or(image_components),
         app: app(annotations)?,
         args,
     })

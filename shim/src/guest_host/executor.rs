@@ -1,65 +1,89 @@
 //! The container's process, from libcontainer's clone on: inside the namespaces, the root and the cgroup, with the
 //! container's user, capabilities and seccomp filter. It has one thread until it makes more.
 
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use components::Registry;
-use engines::artifact_cache::Artifact;
-use engines::engine::{Engine, Module, Preopen, WasiConfig};
+use anyhow::{Context as _, bail};
+use engines::engine::{Module, Preopen, WasiConfig};
 use host_abi::host_functions::HostContext;
 use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::close;
 use oci_spec::runtime::Spec;
 use rustix::thread::set_name;
 use tokio::runtime;
 
 use super::HOST_FAILED;
-use super::container_config::{Trigger, WasmConfig};
+use super::confinement::{Confinement, drop_as_an_execution_would};
+use super::container_config::Trigger;
 use super::http_client::HttpCaller;
+use super::native;
+use super::program::{Program, WasmProgram};
 use super::trigger::{self, Guests};
 use crate::protocol::{self, FromGuestHost, ToGuestHost};
-
-/// What the container's process is to run.
-#[derive(Clone)]
-pub(super) enum Program {
-    Native,
-    Wasm(Arc<WasmProgram>),
-}
-
-pub(super) struct WasmProgram {
-    pub(super) config: WasmConfig,
-    pub(super) engine: Arc<dyn Engine>,
-    pub(super) artifact: Artifact,
-    /// The export to run in a new instance before its handler is called.
-    pub(super) initializer: Option<&'static str>,
-    pub(super) registry: Registry,
-    /// Components of the node, outside the container.
-    pub(super) node_components: Option<PathBuf>,
-}
 
 /// libcontainer clones this into the container.
 #[derive(Clone)]
 pub(super) struct ContainerExecutor {
     program: Program,
     control: Arc<OwnedFd>,
+    role: Role,
+}
+
+#[derive(Clone)]
+enum Role {
+    /// The container's first process waits for the shim's word.
+    Container,
+    /// One more runs at once.
+    Exec { confinement: Confinement, creators: BTreeSet<RawFd> },
 }
 
 impl ContainerExecutor {
-    pub(super) fn new(program: Program, control: Arc<OwnedFd>) -> Self {
-        Self { program, control }
+    pub(super) fn of_container(program: Program, control: Arc<OwnedFd>) -> Self {
+        Self { program, control, role: Role::Container }
     }
 
+    /// To be made before libcontainer opens anything: of the descriptors that it adds, one must be closed for it to
+    /// see that the process runs.
+    pub(super) fn of_exec(program: Program, control: Arc<OwnedFd>, confinement: Confinement) -> Self {
+        Self { program, control, role: Role::Exec { confinement, creators: open_descriptors() } }
+    }
+
+    fn run(&self, spec: &Spec) -> anyhow::Result<u8> {
+        let added = match &self.role {
+            Role::Container => BTreeSet::new(),
+            Role::Exec { confinement, creators } => {
+                confinement.apply()?;
+                open_descriptors().difference(creators).copied().collect()
+            }
+        };
+        match &self.program {
+            Program::Native => match self.exec_native(spec)? {},
+            Program::Wasm(program) => {
+                let _ = set_name(c"dapr-guest-host");
+                drop_as_an_execution_would()?;
+                self.run_wasm(program, spec, &added)
+            }
+        }
+    }
+
+    /// Waits for the shim's word where it is needed.
     fn wait_for_start(&self) -> anyhow::Result<()> {
+        if let Role::Exec { .. } = self.role {
+            return Ok(());
+        }
+        self.tell(&FromGuestHost::Ready)?;
         match protocol::receive_message(&self.control)? {
             Some(ToGuestHost::Start) => Ok(()),
-            Some(ToGuestHost::Create(_)) => anyhow::bail!("the shim asked a container to be created twice"),
-            None => anyhow::bail!("the shim went before it started the container"),
+            Some(message) => bail!("the shim asked a created container for {message:?}"),
+            None => bail!("the shim went before it started the container"),
         }
     }
 
@@ -68,14 +92,13 @@ impl ContainerExecutor {
     }
 
     /// Runs an ordinary program in the place of this one. Returns only if that cannot be.
-    fn exec_native(&self, spec: &Spec) -> anyhow::Result<u8> {
-        self.tell(&FromGuestHost::Ready)?;
+    fn exec_native(&self, spec: &Spec) -> anyhow::Result<Infallible> {
         self.wait_for_start()?;
         // The control socket closes with the execution, and that is the shim's answer.
-        DefaultExecutor {}.exec(spec).map(|()| HOST_FAILED).map_err(Into::into)
+        native::execute(arguments(spec))
     }
 
-    fn run_wasm(&self, program: &WasmProgram, spec: &Spec) -> anyhow::Result<u8> {
+    fn run_wasm(&self, program: &WasmProgram, spec: &Spec, added: &BTreeSet<RawFd>) -> anyhow::Result<u8> {
         // SAFETY: the artifact comes from this engine, through the cache of this process's parent or its compiler.
         #[expect(unsafe_code, reason = "see above")]
         let module = unsafe { program.engine.load(&program.artifact) }?;
@@ -85,9 +108,11 @@ impl ContainerExecutor {
             guests(program, module, spec)?
         };
         let ready = trigger::prepare(&program.config.trigger)?;
-        self.tell(&FromGuestHost::Ready)?;
         self.wait_for_start()?;
-        let started = || self.tell(&FromGuestHost::Started);
+        let started = || match self.role {
+            Role::Container => self.tell(&FromGuestHost::Started),
+            Role::Exec { .. } => Ok(added.iter().try_for_each(|&descriptor| close(descriptor))?),
+        };
         // The signals' own thread: this one.
         let supervisor = runtime::Builder::new_current_thread().enable_all().build()?;
         supervisor.block_on(trigger::run(ready, guests, workers.handle(), started))
@@ -96,14 +121,7 @@ impl ContainerExecutor {
 
 impl Executor for ContainerExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let run = || match &self.program {
-            Program::Native => self.exec_native(spec),
-            Program::Wasm(program) => {
-                let _ = set_name(c"dapr-guest-host");
-                self.run_wasm(program, spec)
-            }
-        };
-        let code = match catch_unwind(AssertUnwindSafe(run)) {
+        let code = match catch_unwind(AssertUnwindSafe(|| self.run(spec))) {
             Ok(Ok(code)) => code,
             Ok(Err(error)) => {
                 tracing::error!(error = format!("{error:#}"), "the container failed");
@@ -116,11 +134,14 @@ impl Executor for ContainerExecutor {
         process::exit(code.into())
     }
 
+    /// A program that is not there is known before the start.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        match self.program {
-            Program::Native => DefaultExecutor {}.validate(spec),
-            Program::Wasm(_) => Ok(()),
-        }
+        let Program::Native = self.program else { return Ok(()) };
+        let invalid = |error: anyhow::Error| ExecutorValidationError::ArgValidationError(error.to_string());
+        let name = arguments(spec).first().context("the container has no program: its arguments are empty");
+        let environment = environment(spec);
+        let search_path = environment.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path);
+        native::find(name.map_err(invalid)?, search_path).map(drop).map_err(invalid)
     }
 
     /// The environment of the spec is a native program's; a guest gets it through WASI, and it never configures its
@@ -131,6 +152,16 @@ impl Executor for ContainerExecutor {
             Program::Wasm(_) => Ok(()),
         }
     }
+}
+
+/// The descriptors of this process above the standard streams. The container need not have a /proc to ask.
+fn open_descriptors() -> BTreeSet<RawFd> {
+    // The lowest free number is always taken next: far fewer than these are in use.
+    (3..256).filter(|&descriptor| fcntl(descriptor, FcntlArg::F_GETFD).is_ok()).collect()
+}
+
+fn arguments(spec: &Spec) -> &[String] {
+    spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default()
 }
 
 /// Everything that the guests of this container share.

@@ -6,12 +6,20 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 use crate::protocol::RootfsMount;
 
 pub(super) struct Rootfs {
     root: OwnedFd,
+    /// Folders and files that are not mounted yet, and where they will be.
+    volumes: Vec<Volume>,
+}
+
+struct Volume {
+    destination: PathBuf,
+    source: PathBuf,
 }
 
 impl Rootfs {
@@ -25,24 +33,52 @@ impl Rootfs {
         Ok(())
     }
 
-    pub(super) fn open_root(path: &Path) -> anyhow::Result<Self> {
-        let root = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    /// `mounts` are those of a spec that are still to be made.
+    pub(super) fn open_root(path: &Path, mounts: &[Mount]) -> anyhow::Result<Self> {
+        let root = open_folder(path);
         let root = root.with_context(|| format!("cannot open the container's root {}", path.display()))?;
-        Ok(Self { root })
+        let volumes = mounts.iter().filter(|mount| mount.typ().as_deref() == Some("bind")).filter_map(|mount| {
+            let (destination, source) = (mount.destination().clone(), mount.source().clone()?);
+            Some(Volume { destination, source })
+        });
+        Ok(Self { root, volumes: volumes.collect() })
     }
 
     /// Opens a regular file for reading. The path is the container's: absolute or not, it starts at its root, and
-    /// neither `..` nor a link leaves it.
+    /// neither `..` nor a link leaves it, nor the volume that it is in.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
-        let path = if path.is_absolute() { path.to_owned() } else { PathBuf::from("/").join(path) };
-        // Without NONBLOCK, opening a FIFO that the image holds would wait for ever.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = openat2(&self.root, &path, flags, Mode::empty(), resolve)?;
+        let path = Path::new("/").join(path);
+        let volume = self.volumes.iter().filter(|volume| path.starts_with(&volume.destination));
+        let file = match volume.max_by_key(|volume| volume.destination.components().count()) {
+            None => open_inside(&self.root, &path)?,
+            Some(Volume { destination, source }) if path == *destination => open_file(source)?,
+            Some(Volume { destination, source }) => {
+                let rest = path.strip_prefix(destination).map_err(io::Error::other)?;
+                open_inside(&open_folder(source)?, rest)?
+            }
+        };
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(File::from(file))
     }
+}
+
+/// Without NONBLOCK, opening a FIFO that the image holds would wait for ever.
+fn reading() -> OFlags {
+    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY
+}
+
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A file that whoever made the spec names, not the image.
+fn open_file(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open(path, reading(), Mode::empty())
+}
+
+fn open_inside(folder: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat2(folder, path, reading(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }

@@ -1,73 +1,53 @@
-//! A container, as the shim knows it: its process, its streams, its state, and what must go when it goes.
+//! A container, as the shim knows it: its processes, and what must go when it goes.
 
-use std::env;
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
-use command_fds::{CommandFdExt as _, FdMapping};
-use containerd_shim::asynchronous::monitor::{Subscription, monitor_subscribe, monitor_unsubscribe};
-use containerd_shim::monitor::{Subject, Topic};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
-use time::OffsetDateTime;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::cgroup::Cgroup;
-use super::stdio::{self, KeptStreams};
-use super::task_state::{Exit, Refused, Request, TaskState};
-use crate::protocol::{
-    self, CONTROL_FD, CreateContainer, FromGuestHost, STDIO_FDS, ToGuestHost, receive_message, send_message,
-};
+use super::launch::Control;
+use super::process::{Exits, OpenStreams, Process};
+use super::signal::Signal;
+use super::stdio::{self, StreamNames};
+use super::task_state::{Refused, Request, TaskState};
+use crate::operator_config::OperatorConfig;
+use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, ToGuestHost};
 
 /// The name of the file in the bundle that holds the pid, for whoever cleans up behind a dead shim.
 const PID_FILE: &str = "init.pid";
 
-/// Names of the standard streams in a create request.
-pub(super) struct StreamNames {
-    pub(super) stdin: String,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-}
-
 pub(super) struct Container {
     pub(super) id: String,
     pub(super) bundle: PathBuf,
-    pub(super) pid: i32,
-    pub(super) streams: StreamNames,
-    control: AsyncFd<OwnedFd>,
-    kept: Mutex<KeptStreams>,
-    state: watch::Sender<TaskState>,
-    /// Held while a step of the container's life is taken and published, so that events come in order.
-    pub(super) step: tokio::sync::Mutex<()>,
+    /// Its first process.
+    pub(super) init: Arc<Process>,
+    control: Control,
+    operator: OperatorConfig,
+    debug: bool,
+    /// The end of its first process is the end of them all.
+    has_pid_namespace: bool,
+    execs: Mutex<HashMap<String, Exec>>,
 }
 
-/// The exits of this process's children from now on.
-pub(super) struct Exits(Subscription);
+/// One more process, which may not have been started yet.
+#[derive(Clone)]
+struct Exec {
+    process: Arc<Process>,
+    spec: oci_spec::runtime::Process,
+}
 
-impl Exits {
-    async fn watch() -> anyhow::Result<Self> {
-        Ok(Self(monitor_subscribe(Topic::Pid).await?))
-    }
-
-    /// Waits until `pid` has ended.
-    pub(super) async fn of(mut self, pid: i32) -> Exit {
-        let mut status = 255;
-        while let Some(event) = self.0.rx.recv().await {
-            if matches!(event.subject, Subject::Pid(ended) if ended == pid) {
-                status = event.exit_code.cast_unsigned();
-                break;
-            }
-        }
-        let _ = monitor_unsubscribe(self.0.id).await;
-        Exit { status, at: OffsetDateTime::now_utc() }
-    }
+/// What one more process was refused for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExecRefused {
+    #[error("process {0:?} exists already")]
+    Exists(String),
+    #[error(transparent)]
+    State(#[from] Refused),
 }
 
 impl Container {
@@ -77,125 +57,148 @@ impl Container {
     /// The guest host's reason; nothing of the container is left then but its bundle.
     pub(super) async fn create(
         request: CreateContainer,
-        streams: StreamNames,
-        log_level: &str,
+        names: StreamNames,
+        debug: bool,
     ) -> anyhow::Result<(Self, Exits)> {
-        let (guest_streams, kept) = stdio::open(&streams.stdin, &streams.stdout, &streams.stderr)?;
-        let (id, bundle) = (request.id.clone(), request.bundle.clone());
+        let (guest_streams, kept) = stdio::open(&names)?;
+        let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
-        let (control, theirs) = protocol::pair()?;
-        let guest_host = match &request.operator.guest_host {
-            Some(program) => program.clone(),
-            None => env::current_exe()?.with_file_name("dapr-guest-host"),
+        let control = Control::launch(&operator, &bundle, debug, guest_streams)?;
+        control.send(&ToGuestHost::Create(Box::new(request)))?;
+        let created = async {
+            let (pid, terminal) = await_creation(&control).await?;
+            fs::write(bundle.join(PID_FILE), pid.to_string())?;
+            let spec = Spec::load(bundle.join("config.json"))?;
+            Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec))
         };
-        let [stdin, stdout, stderr] = STDIO_FDS;
-        let mut command = Command::new(&guest_host);
-        command
-            .args(["create", log_level])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log_of(&bundle))
-            .fd_mappings(vec![
-                FdMapping { parent_fd: theirs, child_fd: CONTROL_FD },
-                FdMapping { parent_fd: guest_streams.stdin, child_fd: stdin },
-                FdMapping { parent_fd: guest_streams.stdout, child_fd: stdout },
-                FdMapping { parent_fd: guest_streams.stderr, child_fd: stderr },
-            ])?;
-        command.spawn().with_context(|| format!("cannot start {}", guest_host.display()))?;
-        // The mapped descriptors are the child's alone from here on: the socket ends when the child does.
-        drop(command);
-        rustix::io::ioctl_fionbio(&control, true)?;
-        // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
-        #[expect(unsafe_code, reason = "see above")]
-        let control = unsafe { AsyncFd::register(control) }?;
-        send_message(control.get_ref(), &ToGuestHost::Create(Box::new(request)))?;
-        let pid = match await_creation(&control).await {
-            Ok(pid) => pid,
+        let (pid, streams, spec) = match created.await {
+            Ok(created) => created,
             Err(error) => {
                 Leftovers::of(&bundle).remove();
                 return Err(error);
             }
         };
-        fs::write(bundle.join(PID_FILE), pid.to_string())?;
-        let container = Self {
-            id,
-            bundle,
-            pid,
-            streams,
-            control,
-            kept: Mutex::new(kept),
-            state: watch::Sender::new(TaskState::Created),
-            step: tokio::sync::Mutex::default(),
-        };
-        Ok((container, exits))
-    }
-
-    pub(super) fn state(&self) -> TaskState {
-        *self.state.borrow()
+        let init = Arc::new(Process::new(String::new(), names));
+        init.exists(pid, streams);
+        let has_pid_namespace = has_own_pid_namespace(&spec);
+        let execs = Mutex::default();
+        Ok((Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs }, exits))
     }
 
     /// Starts the guest, and waits until its trigger is at work.
     pub(super) async fn start(&self) -> anyhow::Result<()> {
-        self.state().allows(Request::Start)?;
-        send_message(self.control.get_ref(), &ToGuestHost::Start).context("the container's process is gone")?;
-        match receive(&self.control).await? {
+        self.init.state().allows(Request::Start)?;
+        self.control.send(&ToGuestHost::Start)?;
+        match self.control.receive().await? {
             // A native program closes the socket when it is executed.
-            Some(FromGuestHost::Started) | None => {}
-            Some(FromGuestHost::Failed { message }) => bail!(message),
-            Some(message) => bail!("the guest host answered a start with {message:?}"),
+            Some((FromGuestHost::Started, _)) | None => {}
+            Some((message, _)) => bail!("the guest host answered a start with {message:?}"),
         }
-        self.state.send_if_modified(|state| {
-            let created = *state == TaskState::Created;
-            if created {
-                *state = TaskState::Running;
-            }
-            created
-        });
+        self.init.has_started();
         Ok(())
     }
 
-    /// Sends a signal to the container's process, or to everything in the container.
-    pub(super) fn kill(&self, signal: Signal, all: bool) -> anyhow::Result<()> {
-        self.state().allows(Request::Kill)?;
-        if all {
-            self.cgroup()?.kill(signal);
-            return Ok(());
+    /// Notes that one more process is wanted. It does not exist before it is started.
+    pub(super) fn add_exec(
+        &self,
+        exec_id: &str,
+        spec: oci_spec::runtime::Process,
+        names: StreamNames,
+    ) -> Result<(), ExecRefused> {
+        self.init.state().allows(Request::Exec)?;
+        let mut execs = self.execs();
+        if execs.contains_key(exec_id) {
+            return Err(ExecRefused::Exists(exec_id.to_owned()));
         }
-        match kill(Pid::from_raw(self.pid), signal) {
-            // It ended, and its exit is on the way.
-            Err(nix::Error::ESRCH) => Err(Refused::AlreadyFinished.into()),
-            result => Ok(result?),
-        }
+        let process = Arc::new(Process::new(exec_id.to_owned(), names));
+        execs.insert(exec_id.to_owned(), Exec { process, spec });
+        Ok(())
     }
 
-    /// Notes that the process has ended: nothing more will be written.
-    pub(super) fn has_exited(&self, exit: Exit) {
-        self.state.send_replace(TaskState::Stopped(exit));
+    /// Starts one more process. The caller waits for its exit.
+    pub(super) async fn start_exec(&self, process: &Process) -> anyhow::Result<Exits> {
+        process.state().allows(Request::Start)?;
+        self.init.state().allows(Request::Exec)?;
+        let spec = self.execs().get(&process.exec_id).map(|exec| exec.spec.clone()).context("the process is gone")?;
+        let (guest_streams, kept) = stdio::open(&process.streams)?;
+        let exits = Exits::watch().await?;
+        let control = Control::launch(&self.operator, &self.bundle, self.debug, guest_streams)?;
+        control.send(&ToGuestHost::Exec(Box::new(ExecProcess {
+            container_id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            container_pid: self.init.pid(),
+            process: spec,
+            operator: self.operator.clone(),
+        })))?;
+        let (pid, terminal) = match control.receive().await? {
+            Some((FromGuestHost::Created { pid }, terminal)) => (pid, terminal),
+            Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),
+            None => bail!("the guest host ended before the process ran; its log is in containerd's"),
+        };
+        let streams = OpenStreams::of(terminal, kept, &process.streams).inspect_err(|_| {
+            // Without its terminal, it is of no use.
+            let _ = Signal::KILL.send(pid);
+        })?;
+        process.exists(pid, streams);
+        process.has_started();
+        Ok(exits)
     }
 
-    /// Waits until the process has ended.
-    pub(super) async fn wait(&self) -> Option<Exit> {
-        let mut state = self.state.subscribe();
-        let stopped = state.wait_for(|state| state.exit().is_some()).await;
-        stopped.ok().and_then(|state| state.exit())
+    /// A process by its exec id; the first for an empty one.
+    pub(super) fn process(&self, exec_id: &str) -> Option<Arc<Process>> {
+        if exec_id.is_empty() {
+            return Some(Arc::clone(&self.init));
+        }
+        self.execs().get(exec_id).map(|exec| Arc::clone(&exec.process))
+    }
+
+    /// Sends a signal to everything in the container.
+    pub(super) fn kill_all(&self, signal: Signal) -> anyhow::Result<()> {
+        self.init.state().allows(Request::Kill)?;
+        for pid in self.cgroup()?.pids() {
+            // It may have ended meanwhile.
+            let _ = signal.send(pid.as_raw());
+        }
+        Ok(())
+    }
+
+    /// To be called when the first process has ended: has all others end, and waits until they have and that was
+    /// published.
+    pub(super) async fn end_execs(&self) {
+        if !self.has_pid_namespace
+            && let Ok(cgroup) = self.cgroup()
+        {
+            cgroup.pids().into_iter().for_each(|pid| drop(Signal::KILL.send(pid.as_raw())));
+        }
+        let execs: Vec<_> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
+        for process in execs {
+            // Its start may be on the way.
+            drop(process.step.lock().await);
+            if process.state() == TaskState::Running {
+                process.wait().await;
+                drop(process.step.lock().await);
+            }
+        }
     }
 
     /// Removes what the container had beside its bundle.
-    pub(super) async fn delete(&self) -> anyhow::Result<Exit> {
-        self.state().allows(Request::Delete)?;
-        if self.state() == TaskState::Created {
-            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+    pub(super) async fn delete(&self) -> anyhow::Result<()> {
+        let state = self.init.state();
+        state.allows(Request::Delete)?;
+        if state == TaskState::Created {
+            let _ = Signal::KILL.send(self.init.pid());
         }
-        let exit = self.wait().await.context("the container's exit is lost")?;
+        self.init.wait().await.context("the container's exit is lost")?;
         Leftovers::of(&self.bundle).remove();
-        Ok(exit)
+        Ok(())
     }
 
-    pub(super) fn close_stdin(&self) {
-        self.kept().close_stdin();
+    /// Forgets one more process, which must not run.
+    pub(super) fn delete_exec(&self, process: &Process) -> anyhow::Result<()> {
+        process.state().allows(Request::Delete)?;
+        self.execs().remove(&process.exec_id);
+        Ok(())
     }
 
     pub(super) fn pids(&self) -> anyhow::Result<Vec<u32>> {
@@ -206,34 +209,30 @@ impl Container {
         Cgroup::of(&Spec::load(self.bundle.join("config.json"))?, &self.id)
     }
 
-    fn kept(&self) -> MutexGuard<'_, KeptStreams> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where the guest host logs to: the FIFO in the bundle of the sandbox, which is this process's working directory.
-fn log_of(bundle: &Path) -> Stdio {
-    let open = |path: &Path| fs::File::options().write(true).open(path);
-    open(Path::new("log")).or_else(|_| open(&bundle.join("log"))).map_or_else(|_| Stdio::null(), Stdio::from)
-}
-
-async fn receive(control: &AsyncFd<OwnedFd>) -> anyhow::Result<Option<FromGuestHost>> {
-    Ok(control.async_io(Interest::READABLE, receive_message).await?)
+/// Whether a container has a namespace that no other container is in: when the first process of that one ends, the
+/// kernel ends the others.
+fn has_own_pid_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
-async fn await_creation(control: &AsyncFd<OwnedFd>) -> anyhow::Result<i32> {
-    let (mut pid, mut ready) = (None, false);
+async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedFd>)> {
+    let (mut created, mut ready) = (None, false);
     loop {
-        match receive(control).await? {
-            Some(FromGuestHost::Created { pid: created }) => pid = Some(created),
-            Some(FromGuestHost::Ready) => ready = true,
-            Some(FromGuestHost::Failed { message }) => bail!(message),
-            Some(FromGuestHost::Started) => bail!("the guest host started a container that was only created"),
+        match control.receive().await? {
+            Some((FromGuestHost::Created { pid }, terminal)) => created = Some((pid, terminal)),
+            Some((FromGuestHost::Ready, _)) => ready = true,
+            Some((message, _)) => bail!("the guest host answered a create with {message:?}"),
             None => bail!("the guest host ended before the container was ready; its log is in containerd's"),
         }
-        if let (Some(pid), true) = (pid, ready) {
-            return Ok(pid);
+        if ready && let Some(created) = created.take() {
+            return Ok(created);
         }
     }
 }

@@ -8,6 +8,18 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use tokio::net::unix::pipe;
+
+/// A process's standard streams as a request names them: paths of FIFOs, or of files to append to. An empty name is no
+/// stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamNames {
+    pub(super) stdin: String,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    /// Input and output are a terminal's; there is no `stderr` then.
+    pub(super) terminal: bool,
+}
 
 /// The ends that a guest host gets.
 pub(super) struct GuestStreams {
@@ -31,8 +43,11 @@ impl KeptStreams {
     }
 }
 
-/// Opens the three streams. An empty name is no stream: input is at its end, output is thrown away.
-pub(super) fn open(stdin: &str, stdout: &str, stderr: &str) -> anyhow::Result<(GuestStreams, KeptStreams)> {
+/// Opens the three streams. What is no stream is at its end as input, and thrown away as output; the same holds for the
+/// streams of a process that will have a terminal.
+pub(super) fn open(names: &StreamNames) -> anyhow::Result<(GuestStreams, KeptStreams)> {
+    let StreamNames { stdin, stdout, stderr, terminal } = names;
+    let [stdin, stdout, stderr] = if *terminal { ["", "", ""] } else { [stdin.as_str(), stdout, stderr] };
     let (stdin, kept_stdin) = open_input(stdin).with_context(|| format!("cannot open standard input {stdin:?}"))?;
     let mut kept_outputs = Vec::new();
     let mut output = |name: &str| -> anyhow::Result<OwnedFd> {
@@ -42,6 +57,25 @@ pub(super) fn open(stdin: &str, stdout: &str, stderr: &str) -> anyhow::Result<(G
     };
     let guest = GuestStreams { stdin, stdout: output(stdout)?, stderr: output(stderr)? };
     Ok((guest, KeptStreams { stdin: kept_stdin, _outputs: kept_outputs }))
+}
+
+/// Where a terminal shows what it shows.
+pub(super) fn terminal_output(name: &str) -> anyhow::Result<Option<pipe::Sender>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    // With a reader of our own, beside containerd's, which may go and come back.
+    Ok(Some(pipe::OpenOptions::new().read_write(true).open_sender(local_path(name)?)?))
+}
+
+/// What is typed at a terminal, and a writer to keep it from its end.
+pub(super) fn terminal_input(name: &str) -> anyhow::Result<Option<(pipe::Receiver, File)>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let path = local_path(name)?;
+    let reader = pipe::OpenOptions::new().open_receiver(path)?;
+    Ok(Some((reader, File::options().write(true).open(path)?)))
 }
 
 fn open_input(name: &str) -> anyhow::Result<(OwnedFd, Option<File>)> {

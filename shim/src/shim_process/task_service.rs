@@ -7,23 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use containerd_shim::api::{
-    CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
-    DeleteResponse, Empty, KillRequest, PidsRequest, PidsResponse, ShutdownRequest, StartRequest, StartResponse,
-    StateRequest, StateResponse, Status, WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
+    DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PidsRequest, PidsResponse, ResizePtyRequest,
+    ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, Status, WaitRequest, WaitResponse,
 };
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::event::Event;
-use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
+use containerd_shim::protos::events::task::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskStart,
+};
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
-use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::container::{Container, Exits, StreamNames};
+use super::container::{Container, ExecRefused};
 use super::options::operator_config;
+use super::process::{Exits, Process};
+use super::signal::Signal;
+use super::stdio::StreamNames;
 use super::task_state::{Exit, Refused, TaskState};
 use crate::protocol::{CreateContainer, RootfsMount};
 
@@ -56,13 +60,19 @@ impl TaskService {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The container of a request. No container has other processes yet.
-    fn container(&self, id: &str, exec_id: &str) -> ttrpc::Result<Arc<Container>> {
-        if !exec_id.is_empty() {
-            return Err(status(Code::NOT_FOUND, format!("no process {exec_id:?} in container {id:?}")));
-        }
+    /// The container of a request.
+    fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
         found.ok_or_else(|| status(Code::NOT_FOUND, format!("no container {id:?}")))
+    }
+
+    /// The process of a request, and its container.
+    fn process(&self, id: &str, exec_id: &str) -> ttrpc::Result<(Arc<Container>, Arc<Process>)> {
+        let container = self.container(id)?;
+        match container.process(exec_id) {
+            Some(process) => Ok((container, process)),
+            None => Err(status(Code::NOT_FOUND, format!("no process {exec_id:?} in container {id:?}"))),
+        }
     }
 
     /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
@@ -78,18 +88,22 @@ impl TaskService {
         Self::publish(&self.publisher, &self.namespace, event).await;
     }
 
-    /// Reports the end of a container's process when it comes.
-    fn watch(&self, container: Arc<Container>, exits: Exits) {
+    /// Reports the end of a container's process when it comes: that of the first one behind all others.
+    fn watch(&self, container: Arc<Container>, process: Arc<Process>, exits: Exits) {
         let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
         tokio::spawn(async move {
-            let exit = exits.of(container.pid).await;
-            tracing::info!(container.id = container.id, exit.status, "container exited");
-            let _step = container.step.lock().await;
-            container.has_exited(exit);
+            let exit = exits.of(process.pid()).await;
+            let is_init = process.exec_id.is_empty();
+            tracing::info!(container.id = container.id, exec.id = process.exec_id, exit.status, "process exited");
+            if is_init {
+                container.end_execs().await;
+            }
+            let _step = process.step.lock().await;
+            process.has_exited(exit);
             let event = TaskExit {
                 container_id: container.id.clone(),
-                id: container.id.clone(),
-                pid: container.pid.cast_unsigned(),
+                id: if is_init { container.id.clone() } else { process.exec_id.clone() },
+                pid: process.pid().cast_unsigned(),
                 exit_status: exit.status,
                 exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
                 ..TaskExit::default()
@@ -102,9 +116,6 @@ impl TaskService {
 #[async_trait]
 impl Task for TaskService {
     async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> ttrpc::Result<CreateTaskResponse> {
-        if request.terminal {
-            return Err(status(Code::UNIMPLEMENTED, "terminals are not supported yet"));
-        }
         if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
             return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
         }
@@ -128,9 +139,9 @@ impl Task for TaskService {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
+            terminal: request.terminal,
         };
-        let log_level = if self.debug { "debug" } else { "info" };
-        let created = Container::create(create, streams, log_level).await;
+        let created = Container::create(create, streams, self.debug).await;
         let (container, exits) = created
             .inspect_err(|error| {
                 tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
@@ -138,10 +149,10 @@ impl Task for TaskService {
             .map_err(invalid)?;
         let container = Arc::new(container);
         self.containers().insert(container.id.clone(), Arc::clone(&container));
-        let pid = container.pid.cast_unsigned();
+        let pid = container.init.pid().cast_unsigned();
         tracing::info!(container.id = container.id, pid, sandbox.id = self.sandbox, "container created");
-        let _step = container.step.lock().await;
-        self.watch(Arc::clone(&container), exits);
+        let _step = container.init.step.lock().await;
+        self.watch(Arc::clone(&container), Arc::clone(&container.init), exits);
         self.publish_event(TaskCreate {
             container_id: request.id,
             bundle: request.bundle,
@@ -162,25 +173,55 @@ impl Task for TaskService {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let _step = container.step.lock().await;
-        container.start().await.map_err(refused)?;
-        let pid = container.pid.cast_unsigned();
-        let event = TaskStart { container_id: request.id, pid, ..TaskStart::default() };
-        self.publish_event(event).await;
-        Ok(StartResponse { pid, ..StartResponse::default() })
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _step = process.step.lock().await;
+        if request.exec_id.is_empty() {
+            container.start().await.map_err(refused)?;
+            let (container_id, pid) = (request.id, process.pid().cast_unsigned());
+            self.publish_event(TaskStart { container_id, pid, ..TaskStart::default() }).await;
+        } else {
+            let started = container.start_exec(&process).await;
+            let exits = started.map_err(|error| refused(error.context("exec failed")))?;
+            self.watch(container, Arc::clone(&process), exits);
+            let (container_id, pid) = (request.id, process.pid().cast_unsigned());
+            let exec_id = request.exec_id;
+            self.publish_event(TaskExecStarted { container_id, exec_id, pid, ..TaskExecStarted::default() }).await;
+        }
+        Ok(StartResponse { pid: process.pid().cast_unsigned(), ..StartResponse::default() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
+        let container = self.container(&request.id)?;
+        let spec = request.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
+        let spec = serde_json::from_slice::<oci_spec::runtime::Process>(spec)
+            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("the process is not an OCI process: {error}")))?;
+        let streams = StreamNames {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        container.add_exec(&request.exec_id, spec, streams).map_err(|error| match error {
+            ExecRefused::Exists(_) => status(Code::ALREADY_EXISTS, error.to_string()),
+            ExecRefused::State(_) => status(Code::FAILED_PRECONDITION, error.to_string()),
+        })?;
+        let (container_id, exec_id) = (request.id, request.exec_id);
+        self.publish_event(TaskExecAdded { container_id, exec_id, ..TaskExecAdded::default() }).await;
+        Ok(Empty::default())
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let state = container.state();
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let (state, streams) = (process.state(), &process.streams);
         let mut response = StateResponse {
             id: request.id,
+            exec_id: request.exec_id,
             bundle: container.bundle.to_string_lossy().into_owned(),
-            pid: container.pid.cast_unsigned(),
-            stdin: container.streams.stdin.clone(),
-            stdout: container.streams.stdout.clone(),
-            stderr: container.streams.stderr.clone(),
+            pid: process.pid().cast_unsigned(),
+            stdin: streams.stdin.clone(),
+            stdout: streams.stdout.clone(),
+            stderr: streams.stderr.clone(),
+            terminal: streams.terminal,
             ..StateResponse::default()
         };
         response.set_status(match state {
@@ -196,8 +237,8 @@ impl Task for TaskService {
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> ttrpc::Result<WaitResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let exit = container.wait().await.ok_or_else(|| status(Code::INTERNAL, "the container's exit is lost"))?;
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let exit = process.wait().await.ok_or_else(|| status(Code::INTERNAL, "the process's exit is lost"))?;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
@@ -206,52 +247,69 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let signal = i32::try_from(request.signal).ok().and_then(|number| Signal::try_from(number).ok());
-        let signal = signal.ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
-        container.kill(signal, request.all).map_err(refused)?;
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let signal = Signal::new(request.signal)
+            .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
+        if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
         Ok(Empty::default())
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let container = self.container(&request.id, "")?;
+        let container = self.container(&request.id)?;
         let processes = container.pids().map_err(internal)?.into_iter();
         let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
         Ok(PidsResponse { processes, ..PidsResponse::default() })
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> ttrpc::Result<Empty> {
-        let container = self.container(&request.id, &request.exec_id)?;
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
-            container.close_stdin();
+            process.close_stdin();
         }
         Ok(Empty::default())
     }
 
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> ttrpc::Result<Empty> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let too_large = |_| status(Code::INVALID_ARGUMENT, "a terminal has at most 65535 rows and columns");
+        let columns = u16::try_from(request.width).map_err(too_large)?;
+        let rows = u16::try_from(request.height).map_err(too_large)?;
+        process.resize(columns, rows).map_err(internal)?;
+        Ok(Empty::default())
+    }
+
+    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
+        Err(status(Code::UNIMPLEMENTED, "checkpoints are not supported: a guest's memory cannot be saved"))
+    }
+
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-        let container = self.container(&request.id, &request.exec_id)?;
-        let exit = container.delete().await.map_err(refused)?;
-        self.containers().remove(&container.id);
-        let pid = container.pid.cast_unsigned();
-        let exited_at = convert_to_timestamp(Some(exit.at));
-        self.publish_event(TaskDelete {
-            container_id: request.id,
-            pid,
-            exit_status: exit.status,
-            exited_at: Some(exited_at.clone()).into(),
-            ..TaskDelete::default()
-        })
-        .await;
-        Ok(DeleteResponse {
-            pid,
-            exit_status: exit.status,
-            exited_at: Some(exited_at).into(),
-            ..DeleteResponse::default()
-        })
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        if request.exec_id.is_empty() {
+            container.delete().await.map_err(refused)?;
+            self.containers().remove(&container.id);
+        } else {
+            container.delete_exec(&process).map_err(refused)?;
+        }
+        let pid = process.pid().cast_unsigned();
+        let exit = process.state().exit();
+        // A process that never ran has no end.
+        let exit_status = exit.map_or(0, |exit| exit.status);
+        let exited_at = exit.map(|exit| convert_to_timestamp(Some(exit.at)));
+        if request.exec_id.is_empty() {
+            self.publish_event(TaskDelete {
+                container_id: request.id,
+                pid,
+                exit_status,
+                exited_at: exited_at.clone().into(),
+                ..TaskDelete::default()
+            })
+            .await;
+        }
+        Ok(DeleteResponse { pid, exit_status, exited_at: exited_at.into(), ..DeleteResponse::default() })
     }
 
     async fn connect(&self, _: &TtrpcContext, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
-        let task_pid = self.containers().get(&request.id).map_or(0, |container| container.pid.cast_unsigned());
+        let task_pid = self.containers().get(&request.id).map_or(0, |container| container.init.pid().cast_unsigned());
         Ok(ConnectResponse { shim_pid: process::id(), task_pid, ..ConnectResponse::default() })
     }
 

@@ -21,6 +21,8 @@ pub(super) enum TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Start,
+    /// One more process for the container that this is the first process of.
+    Exec,
     Kill,
     Delete,
 }
@@ -30,6 +32,8 @@ pub(super) enum Request {
 pub(super) enum Refused {
     #[error("cannot start a {0} process")]
     Start(&'static str),
+    #[error("cannot exec in a {0} state")]
+    Exec(&'static str),
     #[error("process already finished")]
     AlreadyFinished,
     #[error("cannot delete a {0} process")]
@@ -40,9 +44,10 @@ impl TaskState {
     pub(super) fn allows(self, request: Request) -> Result<(), Refused> {
         match (request, self) {
             (Request::Start, Self::Created)
-            | (Request::Kill, Self::Created | Self::Running)
+            | (Request::Exec | Request::Kill, Self::Created | Self::Running)
             | (Request::Delete, Self::Created | Self::Stopped(_)) => Ok(()),
             (Request::Start, state) => Err(Refused::Start(state.name())),
+            (Request::Exec, state) => Err(Refused::Exec(state.name())),
             (Request::Kill, Self::Stopped(_)) => Err(Refused::AlreadyFinished),
             (Request::Delete, state) => Err(Refused::Delete(state.name())),
         }
@@ -77,6 +82,9 @@ mod tests {
             (Request::Start, created, Ok(())),
             (Request::Start, running, Err(Refused::Start("running"))),
             (Request::Start, STOPPED, Err(Refused::Start("stopped"))),
+            (Request::Exec, created, Ok(())),
+            (Request::Exec, running, Ok(())),
+            (Request::Exec, STOPPED, Err(Refused::Exec("stopped"))),
             (Request::Kill, created, Ok(())),
             (Request::Kill, running, Ok(())),
             (Request::Kill, STOPPED, Err(Refused::AlreadyFinished)),

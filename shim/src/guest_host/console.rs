@@ -1,0 +1,60 @@
+//! The terminal of a process: made inside the container, used outside.
+
+use std::fs;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context as _, bail};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use oci_spec::runtime::Process;
+
+/// Where libcontainer sends the master of a terminal to.
+pub(super) struct Console {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Console {
+    /// For a process that wants a terminal.
+    pub(super) fn of(process: Option<&Process>, bundle: &Path) -> anyhow::Result<Option<Self>> {
+        if !process.and_then(Process::terminal).unwrap_or(false) {
+            return Ok(None);
+        }
+        let path = bundle.join(format!("console-{}.sock", process::id()));
+        // A socket's address holds 108 bytes, a bundle's path may need more: the folder is named by its descriptor.
+        let folder = fs::File::open(bundle)?;
+        let name = path.file_name().context("a socket has a name")?;
+        let address = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        let listener = UnixListener::bind(address).context("cannot make a socket for the terminal")?;
+        Ok(Some(Self { listener, path }))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// The terminal's master, once the process exists: it was sent before.
+    pub(super) fn terminal(self) -> anyhow::Result<OwnedFd> {
+        self.listener.set_nonblocking(true)?;
+        let (stream, _) = self.listener.accept().context("the container's process sent no terminal")?;
+        let mut rights = cmsg_space!(i32);
+        let received = recvmsg::<()>(stream.as_raw_fd(), &mut [], Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        match received.cmsgs()?.next() {
+            Some(ControlMessageOwned::ScmRights(descriptors)) if descriptors.len() == 1 => {
+                // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
+                #[expect(unsafe_code, reason = "see above")]
+                Ok(unsafe { OwnedFd::from_raw_fd(descriptors[0]) })
+            }
+            _ => bail!("the container's process sent no terminal"),
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,72 @@
+//! One more process for a container that runs.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::{Process, Spec};
+
+use super::GuestHost;
+use super::confinement::Confinement;
+use super::console::Console;
+use super::container_config::exec_workload;
+use super::create::{Created, STATE_FOLDER};
+use super::executor::ContainerExecutor;
+use super::program::Program;
+use super::rootfs::Rootfs;
+use crate::protocol::ExecProcess;
+
+/// Has the process join the container's namespaces and cgroup. It runs when this returns.
+pub(super) fn exec(
+    guest_host: GuestHost,
+    request: &ExecProcess,
+    control: &Arc<OwnedFd>,
+    [stdin, stdout, stderr]: [File; 3],
+) -> anyhow::Result<Created> {
+    let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
+    // As the container's processes see it, with its volumes.
+    let root = PathBuf::from(format!("/proc/{}/root", request.container_pid));
+    let rootfs = Rootfs::open_root(&root, &[])?;
+    let workload = exec_workload(&spec, &request.process, &rootfs)?;
+    let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
+    drop(rootfs);
+    let (process, confinement) = Confinement::split(request.process.clone(), &spec)?;
+    let process = ProcessFile::write(&request.bundle, &process)?;
+    let console = Console::of(Some(&request.process), &request.bundle)?;
+    let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
+    let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
+        .with_executor(executor)
+        .with_root_path(request.bundle.join(STATE_FOLDER))?
+        .with_console_socket(console.as_ref().map(Console::path))
+        .with_stdin(stdin)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .as_tenant()
+        .with_process(Some(&process.0))
+        .as_sibling(true)
+        .with_detach(true)
+        .build()?;
+    Ok(Created { pid: pid.as_raw(), terminal: console.map(Console::terminal).transpose()? })
+}
+
+/// libcontainer takes the process from a file.
+struct ProcessFile(PathBuf);
+
+impl ProcessFile {
+    fn write(bundle: &Path, process: &Process) -> anyhow::Result<Self> {
+        let file = Self(bundle.join(format!("process-{}.json", process::id())));
+        fs::write(&file.0, serde_json::to_vec(process)?).context("cannot write the process for libcontainer")?;
+        Ok(file)
+    }
+}
+
+impl Drop for ProcessFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,149 @@
+//! One process of a container: its streams, its state, and how it ends.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::Context as _;
+use containerd_shim::asynchronous::monitor::{Subscription, monitor_subscribe, monitor_unsubscribe};
+use containerd_shim::monitor::{Subject, Topic};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::signal::Signal;
+use super::stdio::{KeptStreams, StreamNames};
+use super::task_state::{Exit, Refused, Request, TaskState};
+use super::terminal::Terminal;
+
+pub(super) struct Process {
+    /// Of an exec; empty for the container's first process.
+    pub(super) exec_id: String,
+    pub(super) streams: StreamNames,
+    pid: OnceLock<i32>,
+    open_streams: Mutex<Option<OpenStreams>>,
+    state: watch::Sender<TaskState>,
+    /// Held while a step of the process's life is taken and published, so that events come in order.
+    pub(super) step: tokio::sync::Mutex<()>,
+}
+
+/// What the shim holds of a process's streams.
+pub(super) enum OpenStreams {
+    Kept(KeptStreams),
+    Terminal(Terminal),
+}
+
+impl OpenStreams {
+    /// Those of a process that was created; `terminal` is the master of its own.
+    pub(super) fn of(terminal: Option<OwnedFd>, kept: KeptStreams, names: &StreamNames) -> anyhow::Result<Self> {
+        match terminal {
+            Some(master) => Terminal::open(master, names).map(Self::Terminal),
+            None => Ok(Self::Kept(kept)),
+        }
+    }
+}
+
+/// The exits of this process's children from now on.
+pub(super) struct Exits(Subscription);
+
+impl Exits {
+    pub(super) async fn watch() -> anyhow::Result<Self> {
+        Ok(Self(monitor_subscribe(Topic::Pid).await?))
+    }
+
+    /// Waits until `pid` has ended.
+    pub(super) async fn of(mut self, pid: i32) -> Exit {
+        let mut status = 255;
+        while let Some(event) = self.0.rx.recv().await {
+            if matches!(event.subject, Subject::Pid(ended) if ended == pid) {
+                status = event.exit_code.cast_unsigned();
+                break;
+            }
+        }
+        let _ = monitor_unsubscribe(self.0.id).await;
+        Exit { status, at: OffsetDateTime::now_utc() }
+    }
+}
+
+impl Process {
+    /// A process that does not exist yet.
+    pub(super) fn new(exec_id: String, streams: StreamNames) -> Self {
+        Self {
+            exec_id,
+            streams,
+            pid: OnceLock::new(),
+            open_streams: Mutex::default(),
+            state: watch::Sender::new(TaskState::Created),
+            step: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Notes that the process exists.
+    pub(super) fn exists(&self, pid: i32, streams: OpenStreams) {
+        let _ = self.pid.set(pid);
+        *self.open_streams() = Some(streams);
+    }
+
+    /// 0 as long as there is none.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.get().copied().unwrap_or(0)
+    }
+
+    pub(super) fn state(&self) -> TaskState {
+        *self.state.borrow()
+    }
+
+    /// Notes that the process runs; it may have ended already.
+    pub(super) fn has_started(&self) {
+        self.state.send_if_modified(|state| {
+            let created = *state == TaskState::Created;
+            if created {
+                *state = TaskState::Running;
+            }
+            created
+        });
+    }
+
+    /// Notes that the process has ended: nothing more will be written.
+    pub(super) fn has_exited(&self, exit: Exit) {
+        if let Some(OpenStreams::Terminal(_)) = *self.open_streams() {
+            *self.open_streams() = None;
+        }
+        self.state.send_replace(TaskState::Stopped(exit));
+    }
+
+    /// Waits until the process has ended.
+    pub(super) async fn wait(&self) -> Option<Exit> {
+        let mut state = self.state.subscribe();
+        let stopped = state.wait_for(|state| state.exit().is_some()).await;
+        stopped.ok().and_then(|state| state.exit())
+    }
+
+    pub(super) fn kill(&self, signal: Signal) -> anyhow::Result<()> {
+        self.state().allows(Request::Kill)?;
+        let pid = self.pid.get().context("the process has not been started")?;
+        match signal.send(*pid) {
+            // It ended, and its exit is on the way.
+            Err(nix::Error::ESRCH) => Err(Refused::AlreadyFinished.into()),
+            result => Ok(result?),
+        }
+    }
+
+    pub(super) fn close_stdin(&self) {
+        match &mut *self.open_streams() {
+            Some(OpenStreams::Kept(kept)) => kept.close_stdin(),
+            Some(OpenStreams::Terminal(terminal)) => terminal.close_input(),
+            None => {}
+        }
+    }
+
+    /// Sets the size of the process's terminal, in characters.
+    pub(super) fn resize(&self, columns: u16, rows: u16) -> anyhow::Result<()> {
+        match &*self.open_streams() {
+            Some(OpenStreams::Terminal(terminal)) => Ok(terminal.resize(columns, rows)?),
+            Some(OpenStreams::Kept(_)) | None => Ok(()),
+        }
+    }
+
+    fn open_streams(&self) -> MutexGuard<'_, Option<OpenStreams>> {
+        self.open_streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
