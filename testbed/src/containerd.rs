@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -280,12 +281,12 @@ impl Containerd {
         found
     }
 
-    /// Sockets of shims that nobody is bound to any more. Their names are hashes: whose they were cannot be told,
+    /// Sockets of shims that nobody listens to any more. Their names are hashes: whose they were cannot be told,
     /// but they came after this containerd did.
     fn dead_sockets(&self) -> Vec<PathBuf> {
-        let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let is_bound = |socket: &Path| bound.lines().any(|line| line.ends_with(&*socket.to_string_lossy()));
-        shim_sockets().difference(&self.foreign_sockets).filter(|socket| !is_bound(socket)).cloned().collect()
+        // The system's list shows those of one network only.
+        let is_dead = |socket: &PathBuf| UnixStream::connect(socket).is_err();
+        shim_sockets().difference(&self.foreign_sockets).filter(|socket| is_dead(socket)).cloned().collect()
     }
 
     fn bundles(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerState, ContainerStats, ContainerStatsRequest, ContainerStatus,
     ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, ImageStatusRequest,
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus, PodSandboxStatusRequest,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatus, PodSandboxStatusRequest,
     RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest, StopContainerRequest,
     StopPodSandboxRequest,
 };
@@ -77,8 +79,12 @@ impl Kubelet {
             namespace: "default".to_owned(),
             attempt: 0,
         };
-        let linux =
-            LinuxPodSandboxConfig { cgroup_parent: format!("/{}", self.containerd.cgroup()), ..Default::default() };
+        let security = LinuxSandboxSecurityContext { namespace_options: Some(namespaces()), ..Default::default() };
+        let linux = LinuxPodSandboxConfig {
+            cgroup_parent: format!("/{}", self.containerd.cgroup()),
+            security_context: Some(security),
+            ..Default::default()
+        };
         PodSandboxConfig {
             metadata: Some(metadata),
             hostname: name.to_owned(),
@@ -98,7 +104,7 @@ impl Kubelet {
         fs::create_dir_all(&config.log_directory)?;
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: runtime.to_owned() };
         let id = self.call(async |mut cri| cri.run_pod_sandbox(request).await)?.pod_sandbox_id;
-        Ok(Pod { kubelet: self, id, config })
+        Ok(Pod { kubelet: self, id, config, attempts: AtomicU32::new(0) })
     }
 
     /// An image is imported at once, but CRI only hears of it.
@@ -117,6 +123,7 @@ pub struct Pod<'a> {
     kubelet: &'a Kubelet,
     pub id: String,
     config: PodSandboxConfig,
+    attempts: AtomicU32,
 }
 
 impl Pod<'_> {
@@ -131,8 +138,11 @@ impl Pod<'_> {
         self.status().ok()?.network?.ip.parse().ok()
     }
 
-    /// Creates a container and does not start it.
-    pub fn create(&self, config: ContainerConfig) -> Result<Container<'_>, Status> {
+    /// Creates a container and does not start it. Its log is its own, whether or not its name was there before.
+    pub fn create(&self, mut config: ContainerConfig) -> Result<Container<'_>, Status> {
+        let metadata = config.metadata.get_or_insert_default();
+        metadata.attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        config.log_path = format!("{}-{}.log", metadata.name, metadata.attempt);
         let log = Path::new(&self.config.log_directory).join(&config.log_path);
         let request = CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
@@ -165,13 +175,19 @@ impl Pod<'_> {
 
 /// A container of `image`, with nothing that is special.
 pub fn container(name: &str, image: &str, arguments: &[&str]) -> ContainerConfig {
+    let security = LinuxContainerSecurityContext { namespace_options: Some(namespaces()), ..Default::default() };
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
         image: Some(image_spec(image)),
         command: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        log_path: format!("{name}.log"),
+        linux: Some(LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
         ..ContainerConfig::default()
     }
+}
+
+/// What a pod shares unless it says otherwise: network and IPC among its containers, processes not at all.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() }
 }
 
 /// A container that was created.
