@@ -133,6 +133,30 @@ fn a_wasm_container_with_a_memory_limit_runs_logs_and_stops_within_its_grace_per
 }
 
 #[test]
+fn a_container_cannot_change_its_own_limits() {
+    let node = node();
+    let pod = node.run(node.pod("limits")).expect("a pod");
+    let (v1, v2) = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory.max");
+    let file = if Path::new(v1).exists() { v1 } else { v2 };
+    // Less than the limit: swap has one as well, and would refuse more.
+    let other = (64 << 20).to_string();
+    let limited = |mut config: ContainerConfig| {
+        let limits = LinuxContainerResources { memory_limit_in_bytes: 128 << 20, ..Default::default() };
+        linux(&mut config).resources = Some(limits);
+        config
+    };
+    let read = output(&pod, limited(busybox("read", &["cat", file])));
+    assert_eq!(read.trim_end(), (128 << 20).to_string());
+    let mut writers = vec![busybox("write", &["sh", "-c", &format!("echo {other} > {file}")])];
+    writers.extend(ENGINES.iter().map(|engine| hello("write", engine, &["write", file, &other])));
+    for writer in writers {
+        let write = pod.start(limited(writer)).expect("a container");
+        assert_ne!(write.exited().exit_code, 0, "{:?}", write.log());
+    }
+    end(&node, pod);
+}
+
+#[test]
 fn what_a_container_uses_is_counted() {
     let node = node();
     for &engine in ENGINES {
@@ -316,6 +340,10 @@ fn containers_of_a_pod_that_shares_its_processes_see_each_other() {
     assert!(processes.contains("/pause"), "{processes}");
     let guests = processes.lines().filter(|line| line.contains("dapr-guest-host")).count();
     assert_eq!(guests, ENGINES.len(), "{processes}");
+    // Their numbers are the pod's, and mean nothing on the node, or something else.
+    for _ in 0..10 {
+        output(&pod, share(hello("late", ENGINES[0], &["echo", "hi"])));
+    }
     end(&node, pod);
 }
 
