@@ -22,10 +22,7 @@ impl Events {
         thread::scope(|scope| {
             scope.spawn(|| {
                 // A label that was set before the subscription is not seen.
-                for marker in 0.. {
-                    if subscribed.load(Ordering::Relaxed) {
-                        break;
-                    }
+                for marker in (0..).take_while(|_| !subscribed.load(Ordering::Relaxed)) {
                     node.ctr(&["namespaces", "label", node.containerd.namespace(), &format!("marker={marker}")]);
                 }
             });
@@ -40,7 +37,8 @@ impl Events {
         let mut topics = Vec::new();
         for line in &mut self.lines {
             let Some(topic) = line.split_whitespace().find_map(|word| word.strip_prefix("/tasks/")) else { continue };
-            let field = |name: &str| line.split(&format!("\"{name}\":\"")).nth(1).and_then(|rest| rest.split('"').next());
+            let field =
+                |name: &str| line.split(&format!("\"{name}\":\"")).nth(1).and_then(|rest| rest.split('"').next());
             topics.push(match (field("container_id"), field("id")) {
                 (Some(container), Some(id)) if topic == "exit" && container != id => format!("exit of {id}"),
                 _ => topic.to_owned(),
