@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use containerd_shim::api::{DeleteRequest, PauseRequest, ResumeRequest, StartRequest, WaitRequest};
 use containerd_shim::protos::cgroups::metrics::Metrics as MetricsV1;
