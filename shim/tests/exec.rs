@@ -71,13 +71,6 @@ impl Node {
     }
 }
 
-/// The pid of a container's first process.
-fn pid(node: &Node, container: &str) -> u32 {
-    let tasks = node.ctr(&["task", "ls"]).stdout();
-    let task = tasks.lines().find(|line| line.starts_with(&format!("{container} "))).expect("a task");
-    task.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).expect("a pid")
-}
-
 /// The lines of a `/proc/PID/status` that say what a process may do.
 fn rights(status: &str) -> Vec<String> {
     let names = ["Uid:", "Cap", "NoNewPrivs:", "Seccomp:"];
@@ -105,7 +98,7 @@ fn a_linux_program_runs_in_the_namespaces_and_the_cgroup_of_the_guest() {
     let node = node();
     node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
     node.add_exec("guest", "sleep", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
-    let pids = [pid(&node, "guest"), node.start_exec("guest", "sleep").expect("a running process")];
+    let pids = [node.pid("guest").cast_unsigned(), node.start_exec("guest", "sleep").expect("a running process")];
     for kind in ["ipc", "mnt", "net", "pid", "uts"] {
         let [guest, own] = pids.map(|pid| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace"));
         assert_eq!(guest, own);
@@ -140,7 +133,7 @@ fn a_guest_has_the_rights_that_a_linux_program_in_its_place_has() {
     for (name, image) in [("root", TOOLS), ("user", TOOLS_OF_A_USER)] {
         let native = format!("{name}-native");
         let status =
-            |container| fs::read_to_string(format!("/proc/{}/status", pid(&node, container))).expect("a process");
+            |container| fs::read_to_string(format!("/proc/{}/status", node.pid(container))).expect("a process");
         node.start_detached(&["--seccomp"], image, &native, &["/bin/busybox", "sleep", "1000"]);
         node.start_detached(&["--seccomp"], image, name, &["/hello.wasm", "daemon"]);
         assert_eq!(rights(&status(name)), rights(&status(&native)), "{name}");

@@ -3,7 +3,7 @@
 mod configuration;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -43,6 +43,7 @@ const KUBERNETES: &str = "k8s.io";
 /// Dropped, it takes all of that with it: tasks and shims that still run, mounts, cgroups, sockets and the folder.
 pub struct Containerd {
     daemon: Child,
+    environment: Vec<(String, String)>,
     network: Option<Network>,
     folder: TempDir,
     namespace: String,
@@ -100,30 +101,36 @@ impl Containerd {
     ) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
 
-        let config = folder.path().join("config.toml");
-        fs::write(&config, configuration).expect("containerd's configuration");
+        fs::write(folder.path().join("config.toml"), configuration).expect("containerd's configuration");
         let path = search_path(programs);
-        let log = File::create(folder.path().join("log")).expect("containerd's log");
-        let mut command = match &network {
-            Some(network) => network.command("containerd"),
-            None => Command::new("containerd"),
-        };
-        let daemon = command
-            .arg("--config")
-            .arg(config)
-            .env("PATH", &path)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second descriptor of the log"))
-            .stderr(log)
-            .spawn()
-            .expect("containerd, from the Debian package of this name");
+        let environment: Vec<_> =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let daemon = spawn(folder.path(), network.as_ref(), &path, &environment);
         let cgroup = format!("testbed-{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let namespace = if network.is_some() { KUBERNETES.to_owned() } else { cgroup.clone() };
         let foreign_sockets = shim_sockets();
-        let mut containerd = Self { daemon, network, folder, namespace, cgroup, path, foreign_sockets };
+        let mut containerd = Self { daemon, environment, network, folder, namespace, cgroup, path, foreign_sockets };
         containerd.wait_until_it_answers();
         containerd
+    }
+
+    /// Ends the daemon; containers and their shims go on.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    pub fn stop(&mut self) {
+        terminate(&mut self.daemon).expect("the daemon ends");
+    }
+
+    /// Starts the daemon again after [`stop`](Self::stop), and waits until it answers.
+    ///
+    /// # Panics
+    ///
+    /// As [`Containerd::start`].
+    pub fn start_again(&mut self) {
+        self.daemon = spawn(self.folder.path(), self.network.as_ref(), &self.path, &self.environment);
+        self.wait_until_it_answers();
     }
 
     /// The folder of everything below, removed with this value. Free for a test's own files.
@@ -378,9 +385,26 @@ fn search_path(programs: &[&Path]) -> OsString {
     env::join_paths(folders).expect("folders without a colon in their names")
 }
 
+fn spawn(folder: &Path, network: Option<&Network>, path: &OsStr, environment: &[(String, String)]) -> Child {
+    let log = File::options().create(true).append(true).open(folder.join("log")).expect("containerd's log");
+    let mut command = network.map_or_else(|| Command::new("containerd"), |network| network.command("containerd"));
+    command
+        .arg("--config")
+        .arg(folder.join("config.toml"))
+        .env("PATH", path)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second descriptor of the log"))
+        .stderr(log)
+        .spawn()
+        .expect("containerd, from the Debian package of this name")
+}
+
 fn terminate(daemon: &mut Child) -> io::Result<()> {
     let pid = i32::try_from(daemon.id()).map_err(io::Error::other)?;
-    kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+    if daemon.try_wait()?.is_none() {
+        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+    }
     let deadline = Instant::now() + PATIENCE;
     while daemon.try_wait()?.is_none() {
         if Instant::now() > deadline {

@@ -89,18 +89,37 @@ impl Node {
         Run(self.run_command(&all, image, name, arguments).output().expect("ctr"))
     }
 
-    /// Starts a container and leaves it running.
+    /// Starts a container without streams and leaves it running.
     pub fn start_detached(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) {
-        let mut all = vec!["--detach", "--null-io"];
+        let mut all = vec!["--null-io"];
+        all.extend(options);
+        self.start_logged(&all, image, name, arguments);
+    }
+
+    /// The same with the streams that an option says.
+    pub fn start_logged(&self, options: &[&str], image: &str, name: &str, arguments: &[&str]) {
+        let mut all = vec!["--detach"];
         all.extend(options);
         let run = Run(self.run_command(&all, image, name, arguments).output().expect("ctr"));
         assert!(run.0.status.success(), "{}", run.stderr());
+    }
+
+    /// The pid of a container's first process.
+    pub fn pid(&self, container: &str) -> i32 {
+        let tasks = self.ctr(&["task", "ls"]).stdout();
+        let task = tasks.lines().find(|line| line.starts_with(&format!("{container} "))).expect("a task");
+        task.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).expect("a pid")
     }
 
     /// Sends a signal to a detached container, waits for its end, removes it and answers its exit code.
     pub fn end(&self, name: &str, signal: &str) -> i32 {
         let killed = self.ctr(&["task", "kill", "-s", signal, name]);
         assert_eq!(killed.status(), 0, "{name}: {}", killed.stderr());
+        self.exit_code(name)
+    }
+
+    /// Waits for the end of a container, removes it and answers its exit code.
+    pub fn exit_code(&self, name: &str) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         let deleted = loop {
             let deleted = self.ctr(&["task", "delete", name]);
