@@ -14,7 +14,8 @@ mod task_state;
 mod terminal;
 
 use std::env;
-use std::fs::File;
+use std::fs::{File, read_to_string, remove_file};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::exit;
 use std::sync::Arc;
@@ -111,6 +112,12 @@ impl Shim for DaprShim {
     async fn delete_shim(&mut self) -> Result<DeleteResponse, Error> {
         let bundle = env::current_dir().map_err(|error| Error::Other(error.to_string()))?;
         let pid = Leftovers::of(&bundle).remove();
+        // Another container of the sandbox may have been first.
+        if let Ok(address) = read_to_string("address")
+            && !is_served(&address)
+        {
+            let _ = remove_file(path_of(&address));
+        }
         Ok(DeleteResponse {
             pid,
             exit_status: 128 + 9,
@@ -137,6 +144,9 @@ fn sandbox_of(id: &str) -> Result<String, Error> {
 }
 
 fn is_served(address: &str) -> bool {
-    let path = address.trim_start_matches("unix://");
-    std::os::unix::net::UnixStream::connect(path).is_ok()
+    UnixStream::connect(path_of(address)).is_ok()
+}
+
+fn path_of(address: &str) -> &str {
+    address.trim_start_matches("unix://")
 }

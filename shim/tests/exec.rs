@@ -239,6 +239,7 @@ fn the_end_of_a_container_is_the_end_of_its_processes_and_comes_behind_theirs() 
         let expected = ["create", "start", "exec-added", "exec-started", "exit of sleep", "exit", "delete"];
         assert_eq!(events.topics_until("delete"), expected, "{name}");
     }
+    drop(events);
     node.assert_nothing_left();
 }
 
@@ -277,7 +278,7 @@ fn a_container_can_have_a_terminal() {
         assert_eq!(run.status(), 0, "{name}: {}", run.stdout());
         assert!(run.stdout().ends_with("hi\r\n") || run.stdout().ends_with("hi\r\r\n"), "{name}: {:?}", run.stdout());
     }
-    let script = r#"tty; until [ "$(stty size)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
+    let script = r#"tty; until [ "$(stty size 2>/dev/null)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
     let command = node.run_command(&["--rm", "-t"], TOOLS, "shell", &["/bin/busybox", "sh", "-c", script]);
     let mut ctr = at_a_terminal(&command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
     let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines();
