@@ -3,17 +3,19 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
 GUESTS := hello http state
-DEBIAN_PACKAGES := busybox-static containerd curl gcc libc6-dev libseccomp-dev mmdebstrap pkg-config procps \
-  protobuf-compiler redis-server runc
+DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
+  mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := containers lifecycle limits systemd_cgroups
+NEWER_DEBIANS := trixie sid
+END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
 # Containers take root, compilers do not.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_TEST := cargo test --release $(if $(SUDO),--config 'target."cfg(unix)".runner = "sudo --preserve-env"')
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## Install the Debian packages that are missing
@@ -67,6 +69,18 @@ test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgrou
 	cargo test --release --workspace --no-run --message-format=json-render-diagnostics \
 	  | jq --raw-output 'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
 	    --args $(CGROUP2_TESTS) | xargs scripts/test-cgroup2.sh
+
+# The two hundred runs are not about containerd.
+.PHONY: test-containerd-versions
+test-containerd-versions: images ## Run the end-to-end tests with the containerd of newer Debians
+	set -e; for suite in $(NEWER_DEBIANS); do \
+	  CONTAINERD_FOLDER=$$(scripts/fetch-containerd.sh $$suite) && export CONTAINERD_FOLDER; \
+	  $(CARGO_TEST) --workspace $(END_TO_END_TESTS) -- --skip two_hundred; \
+	done
+
+.PHONY: test-500-pods
+test-500-pods: images ## Start and remove 500 pods and look for what they leave
+	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it

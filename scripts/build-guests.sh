@@ -15,12 +15,6 @@ build=(cargo build --quiet --release --locked --target wasm32-wasip1)
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)
 
-# The URI this machine takes Debian from, so that a local mirror serves here too.
-debian_mirror() {
-  # shellcheck disable=SC2016
-  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | sort -u | head -1
-}
-
 make_toolchain() {
   mkdir -p "$(dirname "$toolchain")"
   exec {lock}>"$toolchain.lock"
@@ -31,7 +25,8 @@ make_toolchain() {
   trap '"${sudo[@]}" rm -rf --one-file-system "$unfinished"' EXIT
   # shellcheck disable=SC2016
   "${sudo[@]}" mmdebstrap --quiet --variant=minbase --include=rustc,cargo,libstd-rust-dev-wasm32,lld \
-    --customize-hook='mkdir "$1/checkout" "$1/target" "$1/cargo"' "$suite" "$unfinished" "$(debian_mirror)" >&2
+    --customize-hook='mkdir "$1/checkout" "$1/target" "$1/cargo"' "$suite" "$unfinished" \
+    "$("$checkout/scripts/debian-mirror.sh")" >&2
   "${sudo[@]}" mv --no-target-directory "$unfinished" "$toolchain"
 }
 

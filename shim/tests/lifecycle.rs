@@ -4,6 +4,8 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use support::{ENGINES, HELLO, Node, engine, programs};
 
@@ -38,8 +40,16 @@ fn events_come_in_the_order_of_a_container_s_life() {
     let mut events = node.containerd.ctr_command(&["events"]).stdout(Stdio::piped()).spawn().expect("ctr events");
     let mut lines = BufReader::new(events.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
     // The subscription exists once it shows an event.
-    node.ctr(&["namespaces", "label", node.containerd.namespace(), "marker=1"]);
-    lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+    let subscribed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for marker in (0..).take_while(|_| !subscribed.load(Ordering::Relaxed)) {
+                node.ctr(&["namespaces", "label", node.containerd.namespace(), &format!("marker={marker}")]);
+            }
+        });
+        lines.find(|line| line.contains("/namespaces/update")).expect("the marker");
+        subscribed.store(true, Ordering::Relaxed);
+    });
     node.run(&[], HELLO, "life", &["/hello.wasm", "echo", "hi"]);
     let mut topics = Vec::new();
     for line in lines {

@@ -1,9 +1,13 @@
 //! A containerd of one's own.
 
+mod configuration;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,10 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, process};
 
+use images::Image;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::network::Network;
+use crate::pause::pause_image;
 
 /// Where shims put their sockets, whichever containerd they belong to.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
@@ -23,37 +31,30 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// where all goes well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What `ctr` needs. The others look for devices, open sockets of their own, or write outside the folder.
-const DISABLED_PLUGINS: [&str; 11] = [
-    "io.containerd.cri.v1.images",
-    "io.containerd.cri.v1.runtime",
-    "io.containerd.grpc.v1.cri",
-    "io.containerd.internal.v1.opt",
-    "io.containerd.internal.v1.restart",
-    "io.containerd.nri.v1.nri",
-    "io.containerd.snapshotter.v1.aufs",
-    "io.containerd.snapshotter.v1.blockfile",
-    "io.containerd.snapshotter.v1.btrfs",
-    "io.containerd.snapshotter.v1.devmapper",
-    "io.containerd.snapshotter.v1.zfs",
-];
+/// A folder to take `containerd`, `ctr` and containerd's own shims from, before those of `PATH`.
+const CONTAINERD_FOLDER: &str = "CONTAINERD_FOLDER";
+/// The namespace of everything that is made through CRI.
+const KUBERNETES: &str = "k8s.io";
 
-/// A running containerd with root, state and sockets in a temporary folder, and a containerd namespace that no
-/// other has, by which everything made for its containers can be told apart.
+/// A running containerd with root, state and sockets in a temporary folder, and a cgroup that no other has for its
+/// containers, by which everything made for them can be told apart. Its program is the installed one, or that of the
+/// folder which the environment variable `CONTAINERD_FOLDER` names.
 ///
 /// Dropped, it takes all of that with it: tasks and shims that still run, mounts, cgroups, sockets and the folder.
 pub struct Containerd {
     daemon: Child,
+    network: Option<Network>,
     folder: TempDir,
     namespace: String,
+    /// The name of the cgroup above those of the containers.
+    cgroup: String,
     path: OsString,
     /// Sockets that were there before.
     foreign_sockets: BTreeSet<PathBuf>,
 }
 
 impl Containerd {
-    /// Starts the daemon and waits until it answers. `programs` are folders to look in for shims, and for
-    /// `containerd` and `ctr` themselves, before those of `PATH`.
+    /// Starts the daemon and waits until it answers. `programs` are folders to look in for shims, before all others.
     ///
     /// # Panics
     ///
@@ -64,16 +65,50 @@ impl Containerd {
 
     /// The same, with more variables in the environment of containerd and so of its shims.
     pub fn start_with_environment(programs: &[&Path], environment: &[(&str, &str)]) -> Self {
+        let folder = temporary_folder();
+        let text = configuration::for_ctr(folder.path());
+        Self::launch(programs, environment, folder, None, &text)
+    }
+
+    /// A containerd for pods, in a network of its own: with the CRI plugin, a bridge for the pods, the image
+    /// [`PAUSE_IMAGE`], and the runtimes `runc` (the default) and `dapr`. It is for one namespace, Kubernetes' own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Containerd::start`], and without the packages that `make deps` installs.
+    pub fn start_for_pods(programs: &[&Path]) -> Self {
+        Self::start_for_pods_with(programs, configuration::newest_format(&search_path(programs)))
+    }
+
+    /// The same, with the configuration written in another of containerd's formats, 2 or 3.
+    pub fn start_for_pods_with(programs: &[&Path], format: u32) -> Self {
+        let folder = temporary_folder();
+        let network = Network::create(&folder.path().join("network")).expect("a network of its own");
+        configuration::write_cni(folder.path()).expect("the configuration of the pods' network");
+        let text = configuration::for_pods(folder.path(), format);
+        let containerd = Self::launch(programs, &[], folder, Some(network), &text);
+        containerd.import_image(&pause_image(containerd.folder()));
+        containerd
+    }
+
+    fn launch(
+        programs: &[&Path],
+        environment: &[(&str, &str)],
+        folder: TempDir,
+        network: Option<Network>,
+        configuration: &str,
+    ) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
 
-        let folder = tempfile::Builder::new().prefix("containerd-").tempdir().expect("a temporary folder");
         let config = folder.path().join("config.toml");
-        fs::write(&config, configuration(folder.path())).expect("containerd's configuration");
-        let mut path: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
-        path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-        let path = env::join_paths(path).expect("folders without a colon in their names");
+        fs::write(&config, configuration).expect("containerd's configuration");
+        let path = search_path(programs);
         let log = File::create(folder.path().join("log")).expect("containerd's log");
-        let daemon = Command::new("containerd")
+        let mut command = match &network {
+            Some(network) => network.command("containerd"),
+            None => Command::new("containerd"),
+        };
+        let daemon = command
             .arg("--config")
             .arg(config)
             .env("PATH", &path)
@@ -83,13 +118,10 @@ impl Containerd {
             .stderr(log)
             .spawn()
             .expect("containerd, from the Debian package of this name");
-        let mut containerd = Self {
-            daemon,
-            folder,
-            namespace: format!("testbed-{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed)),
-            path,
-            foreign_sockets: shim_sockets(),
-        };
+        let cgroup = format!("testbed-{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let namespace = if network.is_some() { KUBERNETES.to_owned() } else { cgroup.clone() };
+        let foreign_sockets = shim_sockets();
+        let mut containerd = Self { daemon, network, folder, namespace, cgroup, path, foreign_sockets };
         containerd.wait_until_it_answers();
         containerd
     }
@@ -101,6 +133,20 @@ impl Containerd {
 
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The name of the cgroup to put containers in. `ctr` does by itself; whoever talks CRI must say it.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// The network of a containerd for pods.
+    ///
+    /// # Panics
+    ///
+    /// When this is none.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("a containerd that was started for pods")
     }
 
     pub fn address(&self) -> PathBuf {
@@ -128,6 +174,17 @@ impl Containerd {
     pub fn import(&self, archive: &Path) {
         let imported = self.ctr_command(&["images", "import"]).arg(archive).output().expect("ctr");
         assert!(imported.status.success(), "{}: {}", archive.display(), String::from_utf8_lossy(&imported.stderr));
+    }
+
+    /// Packs an image and imports it.
+    ///
+    /// # Panics
+    ///
+    /// With `ctr`'s message when it is refused.
+    pub fn import_image(&self, image: &Image) {
+        let archive = tempfile::NamedTempFile::new_in(self.folder()).expect("a file for an archive");
+        image.write_archive(archive.as_file()).expect("an image");
+        self.import(archive.path());
     }
 
     /// What containerd and, through it, the shims have logged so far.
@@ -173,21 +230,24 @@ impl Containerd {
 
     /// The same without waiting, so that a running container shows as what it has.
     pub fn present(&self) -> Vec<String> {
-        let bundles = entries(&self.bundles());
+        let folders = self.container_folders().into_iter().flat_map(|parent| entries(&parent));
         let cgroups = self.cgroups().into_iter().flat_map(|parent| entries(&parent)).filter(|path| path.is_dir());
         let mut found = Vec::new();
         found.extend(self.processes().into_iter().map(|pid| format!("process {pid} {}", arguments(pid).join(" "))));
         found.extend(self.mounts().into_iter().map(|path| format!("mount {}", path.display())));
         found.extend(cgroups.map(|path| format!("cgroup {}", path.display())));
         found.extend(self.dead_sockets().into_iter().map(|path| format!("socket {}", path.display())));
-        found.extend(bundles.map(|path| format!("bundle {}", path.display())));
+        found.extend(folders.map(|path| format!("folder {}", path.display())));
+        let interfaces = self.network.iter().flat_map(Network::pod_interfaces);
+        found.extend(interfaces.map(|name| format!("network interface {name}")));
+        found.extend(self.leases().into_iter().map(|address| format!("address {address}")));
         found
     }
 
     /// Shims, which have containerd's address among their arguments, and what runs in the cgroups of containers.
     pub fn processes(&self) -> Vec<i32> {
         let address = self.address().display().to_string();
-        let cgroup = format!("/{}/", self.namespace);
+        let cgroup = format!("/{}/", self.cgroup);
         let daemon = i32::try_from(self.daemon.id()).ok();
         let is_ours = |&pid: &i32| {
             Some(pid) != daemon
@@ -200,11 +260,13 @@ impl Containerd {
             .collect()
     }
 
-    /// Mount points below the folder, the last one mounted first.
+    /// Mount points below the folder, the last one mounted first, but for the one that holds the network.
     fn mounts(&self) -> Vec<PathBuf> {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount_points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-        let mut below: Vec<PathBuf> = mount_points.filter(|path| path.starts_with(self.folder())).collect();
+        let mut below: Vec<PathBuf> = mount_points
+            .filter(|path| path.starts_with(self.folder()) && *path != self.folder().join("network"))
+            .collect();
         below.reverse();
         below
     }
@@ -215,22 +277,38 @@ impl Containerd {
         let mut unseen = vec![PathBuf::from(CGROUPS)];
         while let Some(folder) = unseen.pop() {
             for path in entries(&folder).filter(|path| path.is_dir() && !path.is_symlink()) {
-                if path.ends_with(&self.namespace) { found.push(path) } else { unseen.push(path) }
+                if path.ends_with(&self.cgroup) { found.push(path) } else { unseen.push(path) }
             }
         }
         found
     }
 
-    /// Sockets of shims that nobody is bound to any more. Their names are hashes: whose they were cannot be told,
+    /// Sockets of shims that nobody listens to any more. Their names are hashes: whose they were cannot be told,
     /// but they came after this containerd did.
     fn dead_sockets(&self) -> Vec<PathBuf> {
-        let bound = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let is_bound = |socket: &Path| bound.lines().any(|line| line.ends_with(&*socket.to_string_lossy()));
-        shim_sockets().difference(&self.foreign_sockets).filter(|socket| !is_bound(socket)).cloned().collect()
+        // The system's list shows those of one network only.
+        let is_dead = |socket: &PathBuf| UnixStream::connect(socket).is_err();
+        shim_sockets().difference(&self.foreign_sockets).filter(|socket| is_dead(socket)).cloned().collect()
     }
 
     fn bundles(&self) -> PathBuf {
         self.folder().join("state/io.containerd.runtime.v2.task").join(&self.namespace)
+    }
+
+    /// Folders that hold one for each container or pod.
+    fn container_folders(&self) -> [PathBuf; 7] {
+        let work = format!("root/io.containerd.runtime.v2.task/{}", self.namespace);
+        let (root, state) = ("root/io.containerd.grpc.v1.cri", "state/io.containerd.grpc.v1.cri");
+        let of_pods =
+            [(root, "sandboxes"), (root, "containers"), (state, "sandboxes"), (state, "containers"), (state, "netns")];
+        let [a, b, c, d, e] = of_pods.map(|(plugin, kind)| self.folder().join(plugin).join(kind));
+        [self.bundles(), self.folder().join(work), a, b, c, d, e]
+    }
+
+    /// The addresses that pods have.
+    fn leases(&self) -> Vec<Ipv4Addr> {
+        let names = entries(&self.folder().join(configuration::LEASES));
+        names.filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -288,25 +366,16 @@ impl Drop for Containerd {
     }
 }
 
-fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        r#"version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = {DISABLED_PLUGINS:?}
+fn temporary_folder() -> TempDir {
+    tempfile::Builder::new().prefix("containerd-").tempdir().expect("a temporary folder")
+}
 
-[grpc]
-address = "{folder}/containerd.sock"
-
-[ttrpc]
-address = "{folder}/containerd.sock.ttrpc"
-
-# Shims log what containerd logs.
-[debug]
-level = "debug"
-"#
-    )
+/// Where programs are looked for.
+fn search_path(programs: &[&Path]) -> OsString {
+    let mut folders: Vec<PathBuf> = programs.iter().map(PathBuf::from).collect();
+    folders.extend(env::var_os(CONTAINERD_FOLDER).map(PathBuf::from));
+    folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    env::join_paths(folders).expect("folders without a colon in their names")
 }
 
 fn terminate(daemon: &mut Child) -> io::Result<()> {

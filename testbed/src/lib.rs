@@ -1,4 +1,8 @@
-//! Real servers for tests, each on loopback, in a folder of its own, ended with the value that stands for it.
+//! Real servers for tests, each on loopback or in a network of its own, in a folder of its own, ended with the value
+//! that stands for it.
 
 pub mod containerd;
+pub mod network;
+pub mod pause;
+pub mod pods;
 pub mod redis;

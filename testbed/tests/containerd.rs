@@ -52,7 +52,7 @@ fn what_a_running_container_has_is_listed_and_goes_with_its_containerd() {
 
     let found = containerd.present();
     let rootfs = format!("mount {}", containerd.bundle("a").join("rootfs").display());
-    for expected in ["containerd-shim-runc-v2", "/bin/sleep 1000", &rootfs, "cgroup /sys/fs/cgroup", "bundle /"] {
+    for expected in ["containerd-shim-runc-v2", "/bin/sleep 1000", &rootfs, "cgroup /sys/fs/cgroup", "folder /"] {
         assert!(found.iter().any(|item| item.contains(expected)), "no {expected} in {found:#?}");
     }
 

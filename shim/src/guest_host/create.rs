@@ -11,6 +11,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
 use super::GuestHost;
+use super::cgroup_mounts;
 use super::console::Console;
 use super::container_config::workload;
 use super::executor::ContainerExecutor;
@@ -48,6 +49,7 @@ pub(super) fn create(
     drop(rootfs);
     let console = Console::of(spec.process().as_ref(), &request.bundle)?;
     let executor = ContainerExecutor::of_container(program, Arc::clone(control));
+    let bundle = bundle_for_libcontainer(&request.bundle, spec)?;
     let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(executor)
         .with_root_path(request.bundle.join(STATE_FOLDER))?
@@ -56,7 +58,7 @@ pub(super) fn create(
         .with_stdout(stdout)
         .with_stderr(stderr)
         .validate_id()?
-        .as_init(&request.bundle)
+        .as_init(&bundle)
         .as_sibling(true)
         .with_systemd(cgroup.is_unit)
         .with_detach(true)
@@ -65,6 +67,20 @@ pub(super) fn create(
     container.start()?;
     let pid = container.pid().context("libcontainer created a container without a process")?;
     Ok(Created { pid: pid.as_raw(), terminal: console.map(Console::terminal).transpose()? })
+}
+
+/// The bundle with what libcontainer is to be told in another way than by containerd.
+fn bundle_for_libcontainer(bundle: &Path, mut spec: Spec) -> anyhow::Result<PathBuf> {
+    let Some(mounts) = cgroup_mounts::replaced(&spec)? else { return Ok(bundle.to_owned()) };
+    spec.set_mounts(Some(mounts));
+    let path = root_of(&spec, bundle)?;
+    if let Some(root) = spec.root_mut() {
+        root.set_path(path);
+    }
+    let folder = bundle.join(STATE_FOLDER);
+    fs::create_dir_all(&folder)?;
+    spec.save(folder.join("config.json")).context("cannot write the spec for libcontainer")?;
+    Ok(folder)
 }
 
 fn root_of(spec: &Spec, bundle: &Path) -> anyhow::Result<PathBuf> {
