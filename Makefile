@@ -7,6 +7,7 @@ DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gc
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := containers lifecycle limits systemd_cgroups
+KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
 NEWER_DEBIANS := trixie sid
 END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
 # Containers take root, compilers do not.
@@ -81,6 +82,12 @@ test-containerd-versions: images ## Run the end-to-end tests with the containerd
 .PHONY: test-500-pods
 test-500-pods: images ## Start and remove 500 pods and look for what they leave
 	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
+
+.PHONY: test-kubernetes
+test-kubernetes: images ## Run the tests in a Kubernetes cluster (the first time compiles it: 8 minutes)
+	@scripts/install-packages.sh $(KUBERNETES_PACKAGES)
+	scripts/build-kubernetes.sh $(TARGET_DIR)
+	$(CARGO_TEST) --workspace --test kubernetes -- --ignored --test-threads 4 $(ARGS)
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it
