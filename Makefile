@@ -5,10 +5,11 @@ PREFIX := /usr/local
 GUESTS := hello http state
 DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
-NEWER_DEBIANS := trixie sid
-END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := containers exec lifecycle limits systemd_cgroups
+KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
+NEWER_DEBIANS := trixie sid
+END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
 # Containers take root, compilers do not.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 CARGO_TEST := cargo test --release $(if $(SUDO),--config 'target."cfg(unix)".runner = "sudo --preserve-env"')
@@ -63,6 +64,13 @@ test-one-engine: images ## Run every test with each engine alone (the first time
 	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmtime
 	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmer
 
+.PHONY: test-cgroup2
+test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgroup v2 and systemd
+	@scripts/install-packages.sh $(MACHINE_PACKAGES)
+	cargo test --release --workspace --no-run --message-format=json-render-diagnostics \
+	  | jq --raw-output 'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
+	    --args $(CGROUP2_TESTS) | xargs scripts/test-cgroup2.sh
+
 # The two hundred runs are not about containerd.
 .PHONY: test-containerd-versions
 test-containerd-versions: images ## Run the end-to-end tests with the containerd of newer Debians
@@ -75,12 +83,11 @@ test-containerd-versions: images ## Run the end-to-end tests with the containerd
 test-500-pods: images ## Start and remove 500 pods and look for what they leave
 	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
 
-.PHONY: test-cgroup2
-test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgroup v2 and systemd
-	@scripts/install-packages.sh $(MACHINE_PACKAGES)
-	cargo test --release --workspace --no-run --message-format=json-render-diagnostics \
-	  | jq --raw-output 'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
-	    --args $(CGROUP2_TESTS) | xargs scripts/test-cgroup2.sh
+.PHONY: test-kubernetes
+test-kubernetes: images ## Run the tests in a Kubernetes cluster (the first time compiles it: 8 minutes)
+	@scripts/install-packages.sh $(KUBERNETES_PACKAGES)
+	scripts/build-kubernetes.sh $(TARGET_DIR)
+	$(CARGO_TEST) --workspace --test kubernetes -- --ignored --test-threads 4 $(ARGS)
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it

@@ -76,6 +76,8 @@ struct DaprShim {
     id: String,
     namespace: String,
     debug: bool,
+    /// The address that this process serves.
+    socket: String,
     exit: Arc<ExitSignal>,
 }
 
@@ -95,6 +97,7 @@ impl Shim for DaprShim {
             id: flags.id.clone(),
             namespace: flags.namespace.clone(),
             debug: flags.debug,
+            socket: flags.socket.clone(),
             exit: Arc::new(ExitSignal::default()),
         }
     }
@@ -128,6 +131,8 @@ impl Shim for DaprShim {
 
     async fn wait(&mut self) {
         self.exit.wait().await;
+        // The crate would look into the bundle for its name, which containerd may have removed by then.
+        let _ = remove_file(path_of(&self.socket));
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> TaskService {

@@ -269,7 +269,7 @@ impl Containerd {
 
     /// Mount points below the folder, the last one mounted first, but for the one that holds the network.
     fn mounts(&self) -> Vec<PathBuf> {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
         let mount_points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
         let mut below: Vec<PathBuf> = mount_points
             .filter(|path| path.starts_with(self.folder()) && *path != self.folder().join("network"))

@@ -2,6 +2,8 @@
 //! that stands for it.
 
 pub mod containerd;
+pub mod kubernetes;
+pub mod mounts;
 pub mod network;
 pub mod pause;
 pub mod pods;
