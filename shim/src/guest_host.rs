@@ -11,6 +11,7 @@ mod confinement;
 mod console;
 mod container_config;
 mod create;
+mod devices;
 mod exec;
 mod executor;
 mod http_client;

@@ -16,7 +16,7 @@ use images::Image;
 use serde_json::json;
 use support::events::Events;
 use support::task_client::{context, refusal};
-use support::{ENGINES, HELLO, Node, engine};
+use support::{ENGINES, HELLO, Node, busybox, engine};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const MIB: u64 = 1 << 20;
@@ -357,4 +357,22 @@ fn a_cgroup_of_the_systemd_driver_is_a_unit_in_its_slice_or_refused_where_there_
     assert!(used(&node, name).cpu_nanoseconds > 0, "the last figures are kept");
     assert_done(&node.ctr(&["task", "delete", "--force", name]));
     while unit.exists() {}
+}
+
+#[test]
+fn a_container_cannot_reach_the_node_s_disks() {
+    let node = Node::start();
+    let tools = "localhost/test/tools:1";
+    node.import(&Image::new(tools).file("/busybox", busybox()).entrypoint(["/busybox"]));
+    let disks = fs::read_dir("/sys/block").expect("disks").map(|disk| disk.expect("an entry").path());
+    let text = |path: PathBuf| fs::read_to_string(path).expect("text").trim().to_owned();
+    let disk = disks.into_iter().find(|disk| text(disk.join("size")) != "0").expect("a disk");
+    let disk = text(disk.join("dev")).replace(':', " ");
+    for folder in ["", "/dev"] {
+        let script = format!("/busybox mknod {folder}/disk b {disk}; /busybox head -c 1 {folder}/disk 2>&1");
+        let run = node.run(&[], tools, "native", &["/busybox", "sh", "-c", &script]);
+        let printed = run.stdout();
+        let refused = ["Permission denied", "Operation not permitted", "No such file"];
+        assert!(refused.iter().any(|words| printed.contains(words)), "{folder}: {printed} {}", run.stderr());
+    }
 }

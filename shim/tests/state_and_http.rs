@@ -58,7 +58,7 @@ fn state_lies_in_redis_as_dapr_has_it() {
     let redis = RedisServer::start();
     node.import(&image(STATE, "state", "state"));
     let components = components(&node, "state.redis", "redisHost", &format!("127.0.0.1:{}", redis.port()));
-    for (round, name) in ENGINES.into_iter().enumerate() {
+    for (round, name) in ENGINES.iter().enumerate() {
         let version = (round + 1).to_string();
         let run = node.run(&["--net-host", &engine(name), &components], STATE, name, &[]);
         assert_eq!((run.stdout().trim_end(), run.status()), ("value", 0), "{name}: {}", run.stderr());

@@ -14,6 +14,7 @@ use super::GuestHost;
 use super::cgroup_mounts;
 use super::console::Console;
 use super::container_config::workload;
+use super::devices;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -49,7 +50,7 @@ pub(super) fn create(
     drop(rootfs);
     let console = Console::of(spec.process().as_ref(), &request.bundle)?;
     let executor = ContainerExecutor::of_container(program, Arc::clone(control));
-    let bundle = bundle_for_libcontainer(&request.bundle, spec)?;
+    let bundle = bundle_for_libcontainer(&request.bundle, &spec)?;
     let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(executor)
         .with_root_path(request.bundle.join(STATE_FOLDER))?
@@ -70,16 +71,24 @@ pub(super) fn create(
 }
 
 /// The bundle with what libcontainer is to be told in another way than by containerd.
-fn bundle_for_libcontainer(bundle: &Path, mut spec: Spec) -> anyhow::Result<PathBuf> {
-    let Some(mounts) = cgroup_mounts::replaced(&spec)? else { return Ok(bundle.to_owned()) };
-    spec.set_mounts(Some(mounts));
-    let path = root_of(&spec, bundle)?;
-    if let Some(root) = spec.root_mut() {
+fn bundle_for_libcontainer(bundle: &Path, spec: &Spec) -> anyhow::Result<PathBuf> {
+    let mut told = spec.clone();
+    if let Some(mounts) = cgroup_mounts::replaced(spec)? {
+        told.set_mounts(Some(mounts));
+    }
+    if let Some(process) = told.process_mut() {
+        devices::confine(process, spec);
+    }
+    if told == *spec {
+        return Ok(bundle.to_owned());
+    }
+    let path = root_of(spec, bundle)?;
+    if let Some(root) = told.root_mut() {
         root.set_path(path);
     }
     let folder = bundle.join(STATE_FOLDER);
     fs::create_dir_all(&folder)?;
-    spec.save(folder.join("config.json")).context("cannot write the spec for libcontainer")?;
+    told.save(folder.join("config.json")).context("cannot write the spec for libcontainer")?;
     Ok(folder)
 }
 

@@ -16,6 +16,7 @@ use super::confinement::Confinement;
 use super::console::Console;
 use super::container_config::exec_workload;
 use super::create::{Created, STATE_FOLDER};
+use super::devices;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
@@ -35,7 +36,9 @@ pub(super) fn exec(
     let workload = exec_workload(&spec, &request.process, &rootfs)?;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);
-    let (process, confinement) = Confinement::split(request.process.clone(), &spec)?;
+    let mut process = request.process.clone();
+    devices::confine(&mut process, &spec);
+    let (process, confinement) = Confinement::split(process, &spec)?;
     let process = ProcessFile::write(&request.bundle, &process)?;
     let console = Console::of(Some(&request.process), &request.bundle)?;
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);

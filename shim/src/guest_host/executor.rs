@@ -44,7 +44,7 @@ enum Role {
     /// The container's first process waits for the shim's word.
     Container,
     /// One more runs at once.
-    Exec { confinement: Confinement, creators: BTreeSet<RawFd> },
+    Exec { confinement: Box<Confinement>, creators: BTreeSet<RawFd> },
 }
 
 impl ContainerExecutor {
@@ -55,7 +55,7 @@ impl ContainerExecutor {
     /// To be made before libcontainer opens anything: of the descriptors that it adds, one must be closed for it to
     /// see that the process runs.
     pub(super) fn of_exec(program: Program, control: Arc<OwnedFd>, confinement: Confinement) -> Self {
-        Self { program, control, role: Role::Exec { confinement, creators: open_descriptors() } }
+        Self { program, control, role: Role::Exec { confinement: Box::new(confinement), creators: open_descriptors() } }
     }
 
     fn run(&self, spec: &Spec) -> anyhow::Result<u8> {

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
@@ -30,7 +32,7 @@ impl Rootfs {
             containerd_shim::mount::mount_rootfs(kind, Some(&mount.source), &mount.options, path)
                 .with_context(|| format!("cannot mount the container's root at {}", path.display()))?;
         }
-        Ok(())
+        if mounts.is_empty() { Ok(()) } else { without_devices(path) }
     }
 
     /// `mounts` are those of a spec that are still to be made.
@@ -63,6 +65,15 @@ impl Rootfs {
         }
         Ok(File::from(file))
     }
+}
+
+/// Makes the device nodes that an image holds dead: those of a container are in its /dev, a mount of its own.
+fn without_devices(path: &Path) -> anyhow::Result<()> {
+    // A remount says all flags anew.
+    let kept = MsFlags::from_bits_truncate(statvfs(path)?.flags().bits());
+    let flags = kept | MsFlags::MS_NODEV | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+    mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>)
+        .with_context(|| format!("cannot mount the container's root at {} without devices", path.display()))
 }
 
 /// Without NONBLOCK, opening a FIFO that the image holds would wait for ever.

@@ -1,0 +1,39 @@
+//! The node's devices, which no container may reach but by its spec.
+//!
+//! On cgroup v1 libcontainer applies the spec's device rules. On version 2 they are programs that it does not load
+//! (its feature `cgroupsv2_devices` needs libbpf and libelf on every node), so what would let a container have a device is
+//! taken from it there: device nodes in its root are dead ([`super::rootfs`] mounts it so), and it can make none.
+
+use libcgroups::common::{CgroupSetup, get_cgroup_setup};
+use oci_spec::runtime::{Capabilities, Capability, LinuxDeviceType, Process, Spec};
+
+/// Takes the right to make device nodes from a process, unless the device rules of its container are in force or
+/// allow every device.
+pub(super) fn confine(process: &mut Process, spec: &Spec) {
+    if !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) || allows_every_device(spec) {
+        return;
+    }
+    let Some(mut capabilities) = process.capabilities().clone() else { return };
+    let without = |set: &Option<Capabilities>| {
+        set.clone().map(|mut set| {
+            set.remove(&Capability::Mknod);
+            set
+        })
+    };
+    capabilities.set_bounding(without(capabilities.bounding()));
+    capabilities.set_effective(without(capabilities.effective()));
+    capabilities.set_permitted(without(capabilities.permitted()));
+    capabilities.set_inheritable(without(capabilities.inheritable()));
+    capabilities.set_ambient(without(capabilities.ambient()));
+    process.set_capabilities(Some(capabilities));
+}
+
+/// As a privileged container's spec does.
+fn allows_every_device(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    rules.iter().any(|rule| {
+        let every_kind = rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A);
+        rule.allow() && every_kind && rule.major().is_none() && rule.minor().is_none()
+    })
+}
