@@ -16,6 +16,7 @@ lay_out_files() {
   install -D --target-directory="$files/$programs" "$programs"/{containerd-shim-dapr-v1,dapr-guest-host}
   install -D --target-directory="$files/$programs/deps" "$@"
   install -D --target-directory="$files/$target_dir/guests" "$target_dir"/guests/*.wasm
+  install -D --target-directory="$files/usr/bin" /bin/busybox
   mkdir -p "$files/$checkout/shim"
   cp --recursive --parents --target-directory="$files/$checkout" conformance/guests/wat
 }
@@ -37,8 +38,8 @@ BASH
   chmod +x "$folder/disk/errand"
 }
 
-# It reads the cached root and never writes there (snapshot=on). The processor is an old one because QEMU 7.2 emulates
-# newer ones wrongly: it leaves garbage in the flags behind cmpxchg16b, from which the kernel panics now and then.
+# It reads the cached root and never writes there (snapshot=on). The processor is an old one without cmpxchg16b: with
+# newer ones, emulated by QEMU 7.2, the kernel panicked behind that instruction.
 boot() {
   local machine=$1
   local command_line=(
