@@ -9,12 +9,12 @@
 //! when it returns there, or at the next signal.
 
 use std::cell::Cell;
+use std::mem;
 use std::ops::Range;
 use std::process;
-use std::ptr;
 use std::sync::{Once, OnceLock};
 
-use nix::libc::{SI_TKILL, c_int, c_void, siginfo_t, ucontext_t};
+use nix::libc::{SI_TKILL, c_int, c_void, mcontext_t, siginfo_t, ucontext_t};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use wasmer::{Engine, Store};
 
@@ -76,18 +76,27 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     thread_local! {
         static PASSED_ON: Cell<bool> = const { Cell::new(false) };
     }
-    // SAFETY: the kernel hands valid information to a handler that asks for it.
+    // SAFETY: the kernel hands valid information to a handler that asks for it. Of the context, nothing but the
+    // registers is looked at: the kernel's frame may be shorter than the C library's type for it.
     #[expect(unsafe_code, reason = "see above")]
-    let (code, sender, mut elsewhere) = unsafe { ((*info).si_code, (*info).si_pid(), *context.cast::<ucontext_t>()) };
+    let (code, sender, registers) =
+        unsafe { ((*info).si_code, (*info).si_pid(), &raw mut (*context.cast::<ucontext_t>()).uc_mcontext) };
     if code == SI_TKILL && sender.cast_unsigned() == process::id() {
         let (start, end) = GUEST_CODE.get();
-        let context = if (start..end).contains(&instruction(&elsewhere)) {
-            context
-        } else {
-            hide_stack(&mut elsewhere);
-            ptr::from_mut(&mut elsewhere).cast()
+        // SAFETY: they are there until this handler returns, and `call` is not running.
+        #[expect(unsafe_code, reason = "see above")]
+        let hidden = match unsafe { &mut *registers } {
+            registers if (start..end).contains(&instruction(registers)) => None,
+            registers => Some(mem::replace(stack(registers), 0)),
         };
         call(&WASMER, signal, info, context);
+        if let Some(pointer) = hidden {
+            // SAFETY: as above.
+            #[expect(unsafe_code, reason = "see above")]
+            unsafe {
+                *stack(&mut *registers) = pointer;
+            }
+        }
     } else if !PASSED_ON.replace(true) {
         let listener = if LATER.get().is_some() { &LATER } else { &EARLIER };
         call(listener, signal, info, context);
@@ -105,21 +114,21 @@ fn call(handler: &OnceLock<SigHandler>, signal: c_int, info: *mut siginfo_t, con
 
 cfg_select! {
     target_arch = "x86_64" => {
-        fn instruction(context: &ucontext_t) -> usize {
-            context.uc_mcontext.gregs[nix::libc::REG_RIP as usize] as usize
+        fn instruction(registers: &mcontext_t) -> usize {
+            registers.gregs[nix::libc::REG_RIP as usize] as usize
         }
 
-        fn hide_stack(context: &mut ucontext_t) {
-            context.uc_mcontext.gregs[nix::libc::REG_RSP as usize] = 0;
+        fn stack(registers: &mut mcontext_t) -> &mut i64 {
+            &mut registers.gregs[nix::libc::REG_RSP as usize]
         }
     }
     target_arch = "aarch64" => {
-        fn instruction(context: &ucontext_t) -> usize {
-            context.uc_mcontext.pc as usize
+        fn instruction(registers: &mcontext_t) -> usize {
+            registers.pc as usize
         }
 
-        fn hide_stack(context: &mut ucontext_t) {
-            context.uc_mcontext.sp = 0;
+        fn stack(registers: &mut mcontext_t) -> &mut u64 {
+            &mut registers.sp
         }
     }
 }
