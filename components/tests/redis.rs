@@ -296,6 +296,19 @@ async fn a_restart_between_two_calls_is_not_noticed() {
 }
 
 #[tokio::test]
+async fn a_restart_that_one_call_noticed_is_no_surprise_to_the_next() {
+    let mut server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(strong(set_request("z", "before"))).await.unwrap();
+    get(&*store, "z").await;
+    server.stop();
+    assert!(store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await.is_err());
+    server.restart();
+    store.set(strong(with(Concurrency::FirstWrite, set_request("z", "after")))).await.unwrap();
+    assert_eq!(get(&*store, "z").await.data, "after");
+}
+
+#[tokio::test]
 async fn a_conditional_write_goes_out_on_a_connection_that_is_alive() {
     let server = RedisServer::start();
     let store = store_on(&server, &[]);

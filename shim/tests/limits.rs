@@ -210,7 +210,7 @@ fn the_limits_of_a_run_are_its_cgroup_s() {
             assert_eq!(value(&node, name, "cpu/cpu.cfs_quota_us", ""), "30000", "{name}");
             assert_eq!(value(&node, name, "cpu/cpu.cfs_period_us", ""), "50000", "{name}");
         }
-        assert_eq!(value(&node, name, "cpu/cpu.shares", "cpu.weight"), if is_cgroup_v2() { "60" } else { "512" });
+        assert_eq!(value(&node, name, "cpu/cpu.shares", "cpu.weight"), if is_cgroup_v2() { "59" } else { "512" });
         while used(&node, name).throttled == 0 {}
         node.end(name, "SIGKILL");
     }
@@ -262,7 +262,7 @@ fn an_update_changes_the_limits_of_a_running_container() {
         });
         node.update(name, &limits).expect("possible");
         for (v1, v2, value_v1, value_v2) in [
-            ("cpu/cpu.shares", "cpu.weight", "512", "60"),
+            ("cpu/cpu.shares", "cpu.weight", "512", "59"),
             ("cpu/cpu.cfs_quota_us", "cpu.max", "30000", "30000 50000"),
             ("cpu/cpu.cfs_period_us", "cpu.max", "50000", "30000 50000"),
             ("cpuset/cpuset.cpus", "cpuset.cpus", "0", "0"),

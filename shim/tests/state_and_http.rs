@@ -108,6 +108,28 @@ fn a_store_that_cannot_be_reached_is_an_error_that_the_guest_can_print() {
 }
 
 #[test]
+fn the_next_call_works_once_a_store_is_back() {
+    let node = Node::start();
+    let mut redis = RedisServer::start();
+    node.import(&image(HTTP, "http", "http"));
+    let components = components(&node, "state.redis", "redisHost", &format!("127.0.0.1:{}", redis.port()));
+    for name in ENGINES {
+        let port = free_port();
+        let port_option = format!("--annotation=dapr.wasm/port={port}");
+        node.start_detached(&["--net-host", &engine(name), &components, &port_option], HTTP, name, &[]);
+        let visit = || request(port, "GET /visits HTTP/1.1");
+        assert!(visit().starts_with("HTTP/1.1 200"), "{name}");
+        redis.stop();
+        let answer = visit();
+        assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("unavailable: "), "{name}: {answer}");
+        redis.restart();
+        let answer = visit();
+        assert!(answer.trim_end().ends_with("\r\n1"), "{name}: {answer}");
+        node.end(name, "SIGKILL");
+    }
+}
+
+#[test]
 fn an_http_guest_answers_counts_and_ends_on_sigterm() {
     let node = Node::start();
     let redis = RedisServer::start();

@@ -30,7 +30,7 @@ use host_abi::state::{Concurrency, Consistency, DeleteRequest, GetRequest, GetRe
 use host_abi::state::{SetRequest, StateStore};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
-use self::connection::{Connection, Resend};
+use self::connection::{Connection, Resend, Server};
 use self::options::Options;
 use super::ttl::Ttl;
 use super::{etag_invalid, etag_mismatch};
@@ -55,10 +55,11 @@ struct Redis {
 impl Redis {
     fn new(options: &Options) -> Result<Self, InvalidProperty> {
         let refused = |error: RedisError| InvalidProperty::Other(error.to_string());
+        let server = Arc::new(Server::new());
         Ok(Self {
             address: format!("{}:{}", options.host, options.port),
-            connection: Connection::new(options, Duration::ZERO).map_err(refused)?,
-            strong: Connection::new(options, REPLICATION_TIMEOUT).map_err(refused)?,
+            connection: Connection::new(options, &server, Duration::ZERO).map_err(refused)?,
+            strong: Connection::new(options, &server, REPLICATION_TIMEOUT).map_err(refused)?,
         })
     }
 

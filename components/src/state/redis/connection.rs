@@ -31,6 +31,24 @@ pub(super) enum Resend {
     Unsafe,
 }
 
+/// What is known of a server through any of the connections to it.
+pub(super) struct Server {
+    known_since: Instant,
+    /// When a connection last broke, in [`milliseconds`](Self::milliseconds).
+    broke: AtomicU64,
+}
+
+impl Server {
+    pub(super) fn new() -> Self {
+        Self { known_since: Instant::now(), broke: AtomicU64::new(0) }
+    }
+
+    /// Until now, from 1.
+    fn milliseconds(&self) -> u64 {
+        self.known_since.elapsed().as_millis() as u64 + 1
+    }
+}
+
 /// Commands of all callers are pipelined; no lock is held while one waits.
 ///
 /// The crate's manager connects again by itself, but hands the failure of an attempt to the next caller, whose
@@ -43,14 +61,14 @@ pub(super) struct Connection {
     /// How long a call may take with all its attempts; none where an answer may take for ever.
     patience: Option<Duration>,
     slot: Mutex<Slot>,
-    created: Instant,
-    /// When the server last answered, in [`milliseconds`](Self::milliseconds); zero after a failure.
+    server: Arc<Server>,
+    /// When the server last answered here, in [`Server::milliseconds`].
     answered: AtomicU64,
 }
 
 impl Connection {
     /// `blocked` is how long a command may keep the server busy beyond the usual. Does not connect.
-    pub(super) fn new(options: &Options, blocked: Duration) -> RedisResult<Self> {
+    pub(super) fn new(options: &Options, server: &Arc<Server>, blocked: Duration) -> RedisResult<Self> {
         let mut redis = RedisConnectionInfo::default().set_db(options.database);
         if let Some(username) = &options.username {
             redis = redis.set_username(username);
@@ -73,7 +91,7 @@ impl Connection {
             max_retries: options.max_retries,
             patience: response_timeout.map(|timeout| timeout.max(options.dial_timeout)),
             slot: Mutex::default(),
-            created: Instant::now(),
+            server: Arc::clone(server),
             answered: AtomicU64::new(0),
         })
     }
@@ -121,7 +139,7 @@ impl Connection {
         let answer = command.query_async(&mut manager).await;
         match &answer {
             Err(error) if error.is_io_error() => self.forget(&slot),
-            _ => self.answered.store(self.milliseconds(), Ordering::Relaxed),
+            _ => self.answered.store(self.server.milliseconds(), Ordering::Relaxed),
         }
         answer
     }
@@ -132,20 +150,16 @@ impl Connection {
 
     /// Makes the next command connect anew, unless another one saw to that already.
     fn forget(&self, failed: &Slot) {
-        self.answered.store(0, Ordering::Relaxed);
+        self.server.broke.store(self.server.milliseconds(), Ordering::Relaxed);
         let mut slot = self.slot();
         if Arc::ptr_eq(&slot, failed) {
             *slot = Slot::default();
         }
     }
 
+    /// Whether the server answered here a moment ago, and nobody has seen a connection to it break since.
     fn is_fresh(&self) -> bool {
         let answered = self.answered.load(Ordering::Relaxed);
-        answered != 0 && self.milliseconds() - answered < FRESH
-    }
-
-    /// Since this connection was set up, from 1.
-    fn milliseconds(&self) -> u64 {
-        self.created.elapsed().as_millis() as u64 + 1
+        answered > self.server.broke.load(Ordering::Relaxed) && self.server.milliseconds() - answered < FRESH
     }
 }
