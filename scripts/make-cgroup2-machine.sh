@@ -4,17 +4,12 @@
 set -euo pipefail
 
 suite=trixie # its systemd mounts cgroup v2 and nothing else; containerd 1.7
+scripts=$(realpath "$(dirname "$0")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/containerd-shim-dapr
 machine=$cache/cgroup2-machine-$(sha256sum <"$0" | head -c 12)
 packages=containerd,dbus,initramfs-tools,libseccomp2,linux-image-cloud-amd64,runc,systemd-sysv
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)
-
-# The URI this machine takes Debian from, so that a local mirror serves here too.
-debian_mirror() {
-  # shellcheck disable=SC2016
-  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | sort -u | head -1
-}
 
 make_machine() {
   local unfinished=$machine.unfinished
@@ -24,7 +19,7 @@ make_machine() {
   trap "${sudo[*]} rm -rf --one-file-system '$unfinished'" EXIT
   mkdir "$unfinished"
   "${sudo[@]}" mmdebstrap --quiet --variant=minbase --include="$packages" \
-    "$suite" "$unfinished/root" "$(debian_mirror)" >&2
+    "$suite" "$unfinished/root" "$("$scripts/debian-mirror.sh")" >&2
   "${sudo[@]}" mke2fs -q -t ext4 -d "$unfinished/root" "$unfinished/root.ext4" 2G >&2
   "${sudo[@]}" install --mode=644 --no-target-directory "$unfinished"/root/boot/vmlinuz-* "$unfinished/vmlinuz"
   "${sudo[@]}" install --mode=644 --no-target-directory "$unfinished"/root/boot/initrd.img-* "$unfinished/initrd.img"

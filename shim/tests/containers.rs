@@ -2,11 +2,8 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::Stdio;
-
 use images::Image;
-use support::{ENGINES, HELLO, Node, engine, wasm_image, wat_guest};
+use support::{ENGINES, HELLO, Node, assert_echoes_until_its_input_ends, engine, wasm_image, wat_guest};
 
 #[test]
 fn a_guest_prints_on_either_engine() {
@@ -43,21 +40,8 @@ fn a_trap_ends_with_134_and_says_which() {
 fn a_guest_reads_its_input_to_the_end() {
     let node = Node::start();
     for name in ENGINES {
-        let mut command = node.run_command(&["--rm", &engine(name)], HELLO, name, &["/hello.wasm", "stdin"]);
-        let mut ctr = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ctr");
-        let mut stdin = ctr.stdin.take().expect("a pipe");
-        let mut stdout = BufReader::new(ctr.stdout.take().expect("a pipe"));
-        stdin.write_all(b"one\n").expect("ctr reads");
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("text");
-        assert_eq!(line, "one\n", "{name}");
-        // Once it runs: this ctr forgets to pass on the end of an input that is over before the task exists.
-        stdin.write_all(b"two\n").expect("ctr reads");
-        drop(stdin);
-        let mut rest = String::new();
-        stdout.read_to_string(&mut rest).expect("text");
-        assert_eq!(rest, "two\n", "{name}");
-        assert!(ctr.wait().expect("ctr ends").success(), "{name}");
+        let command = node.run_command(&["--rm", &engine(name)], HELLO, name, &["/hello.wasm", "stdin"]);
+        assert_echoes_until_its_input_ends(command);
     }
 }
 

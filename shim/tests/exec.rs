@@ -3,8 +3,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
@@ -12,7 +11,8 @@ use containerd_shim::protos::ttrpc::Code;
 use images::Image;
 use support::events::Events;
 use support::task_client::{context, refusal};
-use support::{ENGINES, Node, Run, busybox, engine, guest};
+use support::terminal::Terminal;
+use support::{ENGINES, Node, Run, assert_echoes_until_its_input_ends, busybox, engine, guest};
 
 /// The guest `hello` and Linux's usual tools.
 const TOOLS: &str = "localhost/test/tools:1";
@@ -111,6 +111,21 @@ fn a_linux_program_runs_in_the_namespaces_and_the_cgroup_of_the_guest() {
 }
 
 #[test]
+fn the_processes_of_a_container_are_listed_with_their_exec_ids() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    node.add_exec("guest", "nap", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
+    let pids = [node.pid("guest").cast_unsigned(), node.start_exec("guest", "nap").expect("a running process")];
+    let listed = node.ctr(&["task", "ps", "guest"]).stdout();
+    let mut lines = listed.lines().skip(1).map(|line| line.split_once(char::is_whitespace).expect("two columns"));
+    for (pid, expected) in pids.iter().zip(["-", "nap"]) {
+        let (_, info) = lines.find(|(number, _)| *number == pid.to_string()).expect("the process");
+        assert!(info.contains(expected), "{listed}");
+    }
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
 fn a_process_has_no_more_rights_than_the_container() {
     let node = node();
     for (name, image, options) in [
@@ -147,19 +162,7 @@ fn input_reaches_a_process_and_ends() {
     let node = node();
     node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
     for program in [vec!["/hello.wasm", "stdin"], vec!["/bin/busybox", "cat"]] {
-        let mut command = node.exec_command("guest", &[], &program);
-        let mut ctr = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ctr");
-        let mut stdin = ctr.stdin.take().expect("a pipe");
-        let mut stdout = BufReader::new(ctr.stdout.take().expect("a pipe"));
-        stdin.write_all(b"one\n").expect("ctr reads");
-        let mut line = String::new();
-        stdout.read_line(&mut line).expect("text");
-        assert_eq!(line, "one\n");
-        drop(stdin);
-        let mut rest = String::new();
-        stdout.read_to_string(&mut rest).expect("text");
-        assert_eq!(rest, "");
-        assert!(ctr.wait().expect("ctr ends").success());
+        assert_echoes_until_its_input_ends(node.exec_command("guest", &[], &program));
     }
     node.end("guest", "SIGKILL");
 }
@@ -257,36 +260,22 @@ fn a_process_that_was_never_started_can_be_removed() {
     node.end("guest", "SIGKILL");
 }
 
-/// Runs `ctr` at a terminal of its own, of 33 rows and 77 columns.
-fn at_a_terminal(command: &Command) -> Command {
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let line = words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
-    let mut script = Command::new("script");
-    for (name, value) in command.get_envs() {
-        script.env(name, value.expect("a variable that is set"));
-    }
-    script.args(["--quiet", "--return", "--command", &format!("stty rows 33 cols 77; exec {line}"), "/dev/null"]);
-    script
-}
-
 #[test]
 fn a_container_can_have_a_terminal() {
     let node = node();
     for name in ENGINES {
         let command = node.run_command(&["--rm", "-t", &engine(name)], TOOLS, name, &["/hello.wasm", "echo", "hi"]);
-        let run = Run(at_a_terminal(&command).stdin(Stdio::null()).output().expect("script"));
-        assert_eq!(run.status(), 0, "{name}: {}", run.stdout());
-        assert!(run.stdout().ends_with("hi\r\n") || run.stdout().ends_with("hi\r\r\n"), "{name}: {:?}", run.stdout());
+        let mut terminal = Terminal::start(&command);
+        assert_eq!(terminal.line(), "hi", "{name}");
+        assert_eq!(terminal.exit_code(), 0, "{name}");
     }
     let script = r#"tty; until [ "$(stty size 2>/dev/null)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
     let command = node.run_command(&["--rm", "-t"], TOOLS, "shell", &["/bin/busybox", "sh", "-c", script]);
-    let mut ctr = at_a_terminal(&command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
-    let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines();
-    let mut next = || lines.next().expect("a line").expect("text").trim_end().to_owned();
-    assert_eq!(next(), "/dev/pts/0");
-    assert_eq!(next(), "33 77");
-    ctr.stdin.take().expect("a pipe").write_all(b"9\n").expect("script reads");
-    assert_eq!(ctr.wait().expect("script ends").code(), Some(9));
+    let mut terminal = Terminal::start(&command);
+    assert_eq!(terminal.line(), "/dev/pts/0");
+    assert_eq!(terminal.line(), "33 77");
+    terminal.type_line("9");
+    assert_eq!(terminal.exit_code(), 9);
     node.assert_nothing_left();
 }
 
@@ -295,12 +284,10 @@ fn a_process_can_have_a_terminal() {
     let node = node();
     node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
     let command = node.exec_command("guest", &["-t"], &["/bin/busybox", "sh", "-c", "tty; read word; exit $word"]);
-    let mut ctr = at_a_terminal(&command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
-    let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines();
-    let mut next = || lines.next().expect("a line").expect("text").trim_end().to_owned();
-    assert_eq!(next(), "/dev/pts/0");
-    ctr.stdin.take().expect("a pipe").write_all(b"9\n").expect("script reads");
-    assert_eq!(ctr.wait().expect("script ends").code(), Some(9));
+    let mut terminal = Terminal::start(&command);
+    assert_eq!(terminal.line(), "/dev/pts/0");
+    terminal.type_line("9");
+    assert_eq!(terminal.exit_code(), 9);
     node.end("guest", "SIGKILL");
     node.assert_nothing_left();
 }

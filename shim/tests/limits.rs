@@ -20,7 +20,7 @@ use support::{ENGINES, HELLO, Node, busybox, engine};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const MIB: u64 = 1 << 20;
-const SHELL: &str = "localhost/test/shell:1";
+const TOOLS: &str = "localhost/test/tools:1";
 
 fn is_cgroup_v2() -> bool {
     Path::new(CGROUPS).join("cgroup.controllers").exists()
@@ -86,19 +86,11 @@ fn assert_done(run: &support::Run) {
     assert_eq!(run.status(), 0, "{}", run.stderr());
 }
 
-/// This machine's shell and `sleep`, with the libraries they need: a native container.
-fn import_shell(node: &Node) {
-    let linked = Command::new("ldd").args(["/bin/sh", "/bin/sleep"]).output().expect("ldd");
-    let words = String::from_utf8(linked.stdout).expect("text");
-    let mut files: Vec<&str> = words.split_whitespace().filter(|word| word.starts_with('/')).collect();
-    files.retain(|file| !file.ends_with(':'));
-    files.extend(["/bin/sh", "/bin/sleep"]);
-    files.sort_unstable();
-    files.dedup();
-    let image = files.into_iter().fold(Image::new(SHELL), |image, file| {
-        image.file(file, fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}")))
-    });
-    node.import(&image);
+/// A native container with Linux's usual tools.
+fn import_tools(node: &Node) {
+    node.import(
+        &Image::new(TOOLS).file("/bin/busybox", busybox()).link("/bin/sh", "busybox").link("/bin/sleep", "busybox"),
+    );
 }
 
 #[test]
@@ -312,9 +304,9 @@ fn an_update_below_the_memory_in_use_is_refused_and_changes_nothing() {
 #[test]
 fn a_limit_of_processes_holds() {
     let node = Node::start();
-    import_shell(&node);
+    import_tools(&node);
     let forks = "while :; do sleep 0.01; done";
-    node.start_detached(&[], SHELL, "forks", &["/bin/sh", "-c", forks]);
+    node.start_detached(&[], TOOLS, "forks", &["/bin/sh", "-c", forks]);
     node.update("forks", &json!({"pids": {"limit": 1}})).expect("possible");
     // A shell that cannot fork ends with 2.
     assert_eq!(exit_code(&node, "forks"), 2);
@@ -323,10 +315,10 @@ fn a_limit_of_processes_holds() {
 #[test]
 fn a_native_container_over_its_memory_limit_is_killed_with_137_after_an_event() {
     let node = Node::start();
-    import_shell(&node);
+    import_tools(&node);
     let mut events = Events::of(&node);
     let doubles = "text=0123456789abcdef; while :; do text=$text$text; done";
-    let run = node.run(&["--memory-limit=33554432"], SHELL, "doubles", &["/bin/sh", "-c", doubles]);
+    let run = node.run(&["--memory-limit=33554432"], TOOLS, "doubles", &["/bin/sh", "-c", doubles]);
     assert_eq!(run.status(), 137, "{}", run.stderr());
     assert_eq!(events.topics_until("delete"), ["create", "start", "oom", "exit", "delete"]);
 }
@@ -362,15 +354,14 @@ fn a_cgroup_of_the_systemd_driver_is_a_unit_in_its_slice_or_refused_where_there_
 #[test]
 fn a_container_cannot_reach_the_node_s_disks() {
     let node = Node::start();
-    let tools = "localhost/test/tools:1";
-    node.import(&Image::new(tools).file("/busybox", busybox()).entrypoint(["/busybox"]));
+    import_tools(&node);
     let disks = fs::read_dir("/sys/block").expect("disks").map(|disk| disk.expect("an entry").path());
     let text = |path: PathBuf| fs::read_to_string(path).expect("text").trim().to_owned();
     let disk = disks.into_iter().find(|disk| text(disk.join("size")) != "0").expect("a disk");
     let disk = text(disk.join("dev")).replace(':', " ");
     for folder in ["", "/dev"] {
-        let script = format!("/busybox mknod {folder}/disk b {disk}; /busybox head -c 1 {folder}/disk 2>&1");
-        let run = node.run(&[], tools, "native", &["/busybox", "sh", "-c", &script]);
+        let script = format!("busybox mknod {folder}/disk b {disk}; busybox head -c 1 {folder}/disk 2>&1");
+        let run = node.run(&[], TOOLS, "native", &["/bin/sh", "-c", &script]);
         let printed = run.stdout();
         let refused = ["Permission denied", "Operation not permitted", "No such file"];
         assert!(refused.iter().any(|words| printed.contains(words)), "{folder}: {printed} {}", run.stderr());

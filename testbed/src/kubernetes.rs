@@ -89,11 +89,18 @@ impl Cluster {
         self.within(|containerd| containerd.import(archive));
     }
 
-    /// Starts `kubectl` with these arguments; its output can be read as it comes.
-    pub fn spawn_kubectl(&self, arguments: &[&str]) -> Child {
+    /// `kubectl` with these arguments, which is to be started on the node.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut kubectl = Command::new(self.programs.join("kubectl"));
         kubectl.arg("--kubeconfig").arg(self.path("kubeconfig")).arg("--cache-dir").arg(self.path("kubectl"));
-        kubectl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        kubectl.args(arguments);
+        kubectl
+    }
+
+    /// Starts `kubectl` with these arguments; its output can be read as it comes.
+    pub fn spawn_kubectl(&self, arguments: &[&str]) -> Child {
+        let mut kubectl = self.kubectl_command(arguments);
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.within(|_| kubectl.spawn()).expect("kubectl")
     }
 

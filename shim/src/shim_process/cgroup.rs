@@ -98,7 +98,8 @@ impl Cgroup {
 
     /// What its processes have used, in containerd's message for this version of cgroups; none once it is gone.
     pub(super) fn metrics(&self) -> anyhow::Result<Option<Any>> {
-        if !self.path("memory").exists() && !self.path("cpuacct").exists() {
+        let exists = || self.path("memory").exists() || self.path("cpuacct").exists();
+        if !exists() {
             return Ok(None);
         }
         let metrics = if self.unified {
@@ -107,7 +108,8 @@ impl Cgroup {
             metrics_v1::metrics(self).map(|metrics| ("io.containerd.cgroups.v1.Metrics", metrics))
         };
         let (name, value) = metrics.context("the figures of the cgroup do not fit containerd's message")?;
-        Ok(Some(Any { type_url: name.to_owned(), value, ..Any::default() }))
+        // What had gone before it was read looks like zero.
+        Ok(exists().then(|| Any { type_url: name.to_owned(), value, ..Any::default() }))
     }
 
     /// systemd removes a cgroup as soon as its last process has ended.

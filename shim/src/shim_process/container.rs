@@ -6,10 +6,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
+use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::shim::oci::ProcessDetails;
+use containerd_shim::protos::types::task::ProcessInfo;
+use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::cgroup::Cgroup;
@@ -36,8 +40,8 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
-    /// What was used in the end, where the cgroup goes with the last process.
-    last_metrics: OnceLock<Any>,
+    /// The last figures that were read: the cgroup may go with the last process.
+    last_metrics: Mutex<Option<Any>>,
 }
 
 /// One more process, which may not have been started yet.
@@ -89,7 +93,7 @@ impl Container {
         let init = Arc::new(Process::new(String::new(), names));
         init.exists(pid, streams);
         let has_pid_namespace = has_own_pid_namespace(&spec);
-        let (execs, last_metrics) = (Mutex::default(), OnceLock::new());
+        let (execs, last_metrics) = (Mutex::default(), Mutex::default());
         let container =
             Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, last_metrics };
         Ok((container, exits))
@@ -205,13 +209,37 @@ impl Container {
         Ok(())
     }
 
-    pub(super) fn pids(&self) -> Vec<u32> {
-        self.cgroup.pids().into_iter().map(|pid| pid.as_raw().cast_unsigned()).collect()
+    /// Everything that runs in it, with the exec ids of what was started by one; when nothing does, its first process:
+    /// a container without processes was never created, to a containerd (1.7 and later) that starts again, and is
+    /// removed with its exit code.
+    pub(super) fn processes(&self) -> anyhow::Result<Vec<ProcessInfo>> {
+        let execs = self.execs().clone();
+        let exec_of = |pid| {
+            let mut running = execs.values().filter(|exec| exec.process.state() == TaskState::Running);
+            running.find(|exec| exec.process.pid() == pid)
+        };
+        let info = |pid: Pid| {
+            let details = exec_of(pid.as_raw()).map(|exec| process_details(&exec.process.exec_id)).transpose()?;
+            let pid = pid.as_raw().cast_unsigned();
+            Ok(ProcessInfo { pid, info: details.into(), ..ProcessInfo::default() })
+        };
+        let mut pids = self.cgroup.pids();
+        if pids.is_empty() {
+            pids.push(Pid::from_raw(self.init.pid()));
+        }
+        pids.into_iter().map(info).collect()
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Exec>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What runc's shim says of a process beside its pid: `ProcessDetails` of containerd's `runc/options/oci.proto`.
+fn process_details(exec_id: &str) -> anyhow::Result<Any> {
+    let details = ProcessDetails { exec_id: exec_id.to_owned(), ..ProcessDetails::default() };
+    let value = details.write_to_bytes().context("an exec id that does not fit containerd's message")?;
+    Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
 }
 
 /// Whether a container has a namespace that no other container is in: when the first process of that one ends, the

@@ -22,7 +22,6 @@ use containerd_shim::protos::events::task::{
     TaskStart,
 };
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
-use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
@@ -289,8 +288,7 @@ impl Task for TaskService {
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
         let container = self.container(&request.id)?;
-        let processes = container.pids().into_iter();
-        let processes = processes.map(|pid| ProcessInfo { pid, ..ProcessInfo::default() }).collect();
+        let processes = container.processes().map_err(internal)?;
         Ok(PidsResponse { processes, ..PidsResponse::default() })
     }
 

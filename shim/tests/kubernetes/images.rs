@@ -16,7 +16,7 @@ pub(crate) const BUSYBOX: &str = "localhost/test/busybox:1";
 /// A guest that takes memory until there is no more.
 pub(crate) const GREEDY: &str = "localhost/test/greedy:1";
 
-const APPLETS: [&str; 9] = ["cat", "echo", "grep", "mkfifo", "nc", "ps", "sh", "sleep", "stat"];
+const APPLETS: [&str; 10] = ["cat", "echo", "grep", "mkfifo", "nc", "ps", "sh", "sleep", "stat", "stty"];
 
 pub(crate) fn busybox() -> Image {
     let program = fs::read("/bin/busybox").expect("busybox, from the Debian package busybox-static");

@@ -114,6 +114,28 @@ fn kubectl_exec_passes_on_standard_input() {
 
 #[test]
 #[ignore = "needs Kubernetes; make test-kubernetes runs it"]
+fn kubectl_exec_gives_a_program_the_user_s_terminal() {
+    let namespace = Namespace::create("exec-terminal");
+    let image = shell("sleep 3600");
+    namespace.pod(
+        "pod",
+        &format!("containers: [{{name: guest, image: {HELLO}, args: [daemon]}}, {{name: native, {image}}}]"),
+    );
+    namespace.wait_until_ready("pod");
+    let exec = ["exec", "--stdin", "--tty", "pod", "--container"];
+    let script = r#"until [ "$(stty size)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
+    let mut terminal = namespace.kubectl_at_a_terminal(&[&exec[..], &["native", "--", "sh", "-c", script]].concat());
+    assert_eq!(terminal.line(), "33 77");
+    terminal.type_line("9");
+    assert_eq!(terminal.exit_code(), 9);
+    let mut terminal =
+        namespace.kubectl_at_a_terminal(&[&exec[..], &["guest", "--", "/hello.wasm", "echo", "hi"]].concat());
+    assert_eq!(terminal.line(), "hi");
+    assert_eq!(terminal.exit_code(), 0);
+}
+
+#[test]
+#[ignore = "needs Kubernetes; make test-kubernetes runs it"]
 fn a_request_in_flight_is_answered_when_its_pod_is_deleted() {
     let namespace = Namespace::create("graceful");
     let upstream = shell(

@@ -10,11 +10,12 @@ use testbed::kubernetes::Cluster;
 
 use crate::images::{GUESTS, busybox, greedy};
 use crate::support::programs;
+use crate::support::terminal::Terminal;
 
 /// How long anything may take on a machine that has other work. Nothing is decided by it but when to give up.
 pub(crate) const PATIENCE: &str = "180s";
 
-const RUNTIME_CLASS: &str = "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: dapr}\nhandler: dapr\n";
+const RUNTIME_CLASS: &str = include_str!("../../../deploy/runtime-class.yaml");
 
 /// A namespace of a test, in a cluster that all tests share while they run: it takes a while to start.
 ///
@@ -43,6 +44,12 @@ impl Namespace {
     /// The same; it must succeed, and this is what it printed.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         succeeded(arguments, self.try_kubectl(arguments))
+    }
+
+    /// The same at a terminal.
+    pub(crate) fn kubectl_at_a_terminal(&self, arguments: &[&str]) -> Terminal {
+        let kubectl = self.cluster.kubectl_command(&self.words(arguments));
+        self.cluster.within(|_| Terminal::start(&kubectl))
     }
 
     fn spawn_kubectl(&self, arguments: &[&str]) -> Child {
@@ -203,7 +210,10 @@ fn start_cluster() -> Cluster {
         image.write_archive(fs::File::create(archive.path()).expect("an archive")).expect("an image");
         cluster.import(archive.path());
     }
-    let applied = cluster.kubectl(&["apply", "--filename=-"], RUNTIME_CLASS);
-    succeeded(&["apply"], applied);
+    for (arguments, input) in
+        [(&["label", "nodes", "--all", "dapr.wasm/runtime=ready"][..], ""), (&["apply", "--filename=-"], RUNTIME_CLASS)]
+    {
+        succeeded(arguments, cluster.kubectl(arguments, input));
+    }
     cluster
 }

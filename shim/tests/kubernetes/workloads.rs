@@ -3,6 +3,8 @@
 use crate::images::{HELLO, HTTP, get, shell};
 use crate::namespace::{Namespace, PATIENCE};
 
+const EXAMPLE: &str = include_str!("../../../deploy/example.yaml");
+
 #[test]
 #[ignore = "needs Kubernetes; make test-kubernetes runs it"]
 fn a_deployment_of_three_becomes_ready_and_scales_to_ten_and_back() {
@@ -19,6 +21,16 @@ fn a_deployment_of_three_becomes_ready_and_scales_to_ten_and_back() {
     namespace.wait_for("pods", "{.metadata.name}", |_| {
         namespace.get("pods", "{.items[*].status.containerStatuses[*].restartCount}") == "0 0 0"
     });
+}
+
+#[test]
+#[ignore = "needs Kubernetes; make test-kubernetes runs it"]
+fn the_example_of_the_readme_counts_visits_behind_its_service() {
+    let namespace = Namespace::create("example");
+    namespace.apply(EXAMPLE);
+    namespace.kubectl(&["rollout", "status", "deployment/hello", &format!("--timeout={PATIENCE}")]);
+    let service = namespace.get("service/hello", "{.spec.clusterIP}");
+    assert_eq!(namespace.curl(&format!("http://{service}/visits")).trim_end(), "1");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a container may use and has used.
 
+use std::sync::PoisonError;
+
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::LinuxResources;
 
@@ -42,17 +44,20 @@ impl Container {
         self.cgroup.update(resources)
     }
 
-    /// What it has used; nothing where its cgroup is gone and was never asked.
+    /// What it has used, the last that was read where its cgroup has gone; nothing where nothing was.
     pub(in super::super) fn metrics(&self) -> anyhow::Result<Option<Any>> {
-        Ok(self.cgroup.metrics()?.or_else(|| self.last_metrics.get().cloned()))
+        let mut last = self.last_metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = self.cgroup.metrics()? {
+            *last = Some(metrics);
+        }
+        Ok(last.clone())
     }
 
     /// Its process has just ended: the figures are read while they are there.
     pub(in super::super) fn keep_metrics(&self) {
-        if self.cgroup.vanishes()
-            && let Ok(Some(metrics)) = self.cgroup.metrics()
-        {
-            let _ = self.last_metrics.set(metrics);
+        if self.cgroup.vanishes() {
+            // Earlier ones stay, if there are any.
+            let _ = self.metrics();
         }
     }
 
