@@ -6,7 +6,7 @@ GUESTS := hello http state
 DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
-CGROUP2_TESTS := containers lifecycle limits systemd_cgroups
+CGROUP2_TESTS := exec lifecycle limits systemd_cgroups
 KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
 NEWER_DEBIANS := trixie sid
 END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))

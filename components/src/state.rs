@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 
 use crate::app::App;
 use crate::properties::{InvalidProperty, Properties};
@@ -52,12 +52,12 @@ impl NamedStore {
         result.map_err(|error| Error::new(error.class, format!("component {}: {}", self.name, error.message)))
     }
 
-    async fn prefixed_get(&self, mut request: GetRequest) -> Result<GetResponse, Error> {
+    fn prefixed_get(&self, mut request: GetRequest) -> Result<GetRequest, Error> {
         request.key = self.prefix.apply(&request.key)?;
-        self.store.get(request).await
+        Ok(request)
     }
 
-    async fn prefixed_set(&self, mut request: SetRequest) -> Result<(), Error> {
+    fn prefixed_set(&self, mut request: SetRequest) -> Result<SetRequest, Error> {
         request.key = self.prefix.apply(&request.key)?;
         request.etag = request.etag.filter(|etag| !etag.is_empty());
         if let Some(default) = &self.default_ttl
@@ -66,28 +66,41 @@ impl NamedStore {
             let default = (TTL_IN_SECONDS.to_owned(), default.clone());
             request.metadata.get_or_insert_default().push(default);
         }
-        self.store.set(request).await
+        Ok(request)
     }
 
-    async fn prefixed_delete(&self, mut request: DeleteRequest) -> Result<(), Error> {
+    fn prefixed_delete(&self, mut request: DeleteRequest) -> Result<DeleteRequest, Error> {
         request.key = self.prefix.apply(&request.key)?;
         request.etag = request.etag.filter(|etag| !etag.is_empty());
-        self.store.delete(request).await
+        Ok(request)
+    }
+
+    fn prefixed_operation(&self, operation: Operation) -> Result<Operation, Error> {
+        match operation {
+            Operation::Upsert(request) => self.prefixed_set(request).map(Operation::Upsert),
+            Operation::Delete(request) => self.prefixed_delete(request).map(Operation::Delete),
+        }
     }
 }
 
 #[async_trait]
 impl StateStore for NamedStore {
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
-        self.named(self.prefixed_get(request).await)
+        self.named(async { self.store.get(self.prefixed_get(request)?).await }.await)
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        self.named(self.prefixed_set(request).await)
+        self.named(async { self.store.set(self.prefixed_set(request)?).await }.await)
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        self.named(self.prefixed_delete(request).await)
+        self.named(async { self.store.delete(self.prefixed_delete(request)?).await }.await)
+    }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        let operations = operations.into_iter().map(|operation| self.prefixed_operation(operation));
+        let operations = operations.collect::<Result<_, Error>>();
+        self.named(async { self.store.transact(operations?).await }.await)
     }
 }
 

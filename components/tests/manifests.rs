@@ -79,6 +79,10 @@ impl StateStore for Echo {
     async fn delete(&self, _: host_abi::state::DeleteRequest) -> Result<(), host_abi::error::Error> {
         Ok(())
     }
+
+    async fn transact(&self, _: Vec<host_abi::state::Operation>) -> Result<(), host_abi::error::Error> {
+        Ok(())
+    }
 }
 
 #[test]

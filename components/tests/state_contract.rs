@@ -1,5 +1,5 @@
 //! What every state store promises, asked of each: the rows of Dapr's conformance suite (components-contrib,
-//! `tests/conformance/state`) that are not about bulk or transactions, and what they leave unsaid.
+//! `tests/conformance/state`), and what they leave unsaid.
 
 mod support;
 
@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore, WriteOptions};
+use host_abi::state::{
+    Concurrency, DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore, WriteOptions,
+};
 use support::{delete_request, get, set_request, store, ttl};
 
 /// Runs each promise against each store of this build, as tests of their own.
@@ -65,6 +67,13 @@ promises_of_every_store! {
     keys_and_values_of_any_script_are_kept,
     no_update_is_lost_among_many_writers,
     a_call_given_up_does_not_disturb_the_next,
+    a_transaction_writes_and_deletes_in_its_order,
+    a_transaction_without_operations_succeeds,
+    a_transaction_that_is_refused_changes_nothing,
+    a_transaction_is_refused_for_what_each_of_its_operations_would_be,
+    an_etag_in_a_transaction_is_compared_with_what_is_there_by_then,
+    a_ttl_in_a_transaction_counts,
+    others_see_all_of_a_transaction_or_none,
 }
 
 type Store = Arc<dyn StateStore>;
@@ -310,4 +319,121 @@ async fn a_call_given_up_does_not_disturb_the_next(store: Store) {
         set(&store, "key", &round.to_string()).await;
         assert_eq!(text(&store, "key").await, round.to_string());
     }
+}
+
+fn upsert(key: &str, value: &str) -> Operation {
+    Operation::Upsert(set_request(key, value))
+}
+
+fn remove(key: &str) -> Operation {
+    Operation::Delete(delete_request(key))
+}
+
+async fn a_transaction_writes_and_deletes_in_its_order(store: Store) {
+    set(&store, "old", "value").await;
+    let operations = vec![
+        remove("missing"),
+        upsert("key", "one"),
+        remove("key"),
+        upsert("key", "two"),
+        upsert("key", "three"),
+        remove("old"),
+        upsert("other", "value"),
+        remove("other"),
+    ];
+    store.transact(operations).await.unwrap();
+    assert_eq!(text(&store, "key").await, "three");
+    for gone in ["old", "other", "missing"] {
+        assert_eq!(get(&*store, gone).await, GetResponse::default(), "{gone}");
+    }
+}
+
+async fn a_transaction_without_operations_succeeds(store: Store) {
+    store.transact(Vec::new()).await.unwrap();
+}
+
+async fn a_transaction_that_is_refused_changes_nothing(store: Store) {
+    set(&store, "kept", "one").await;
+    set(&store, "deleted", "one").await;
+    set(&store, "guarded", "one").await;
+    let stale = etag(&store, "guarded").await;
+    set(&store, "guarded", "two").await;
+    let etags = (etag(&store, "kept").await, etag(&store, "guarded").await);
+    let refused = [
+        Operation::Upsert(with_etag(set_request("guarded", "three"), &stale)),
+        Operation::Delete(DeleteRequest { etag: Some(stale.clone()), ..delete_request("guarded") }),
+    ];
+    for operation in refused {
+        let operations =
+            vec![upsert("kept", "two"), upsert("new", "one"), remove("deleted"), operation, remove("kept")];
+        let error = store.transact(operations).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::EtagMismatch, "{error}");
+        assert!(error.message.contains("guarded"), "{error}");
+    }
+    assert_eq!(text(&store, "kept").await, "one");
+    assert_eq!(text(&store, "deleted").await, "one");
+    assert_eq!(text(&store, "guarded").await, "two");
+    assert_eq!(get(&*store, "new").await, GetResponse::default());
+    assert_eq!((etag(&store, "kept").await, etag(&store, "guarded").await), etags);
+}
+
+async fn a_transaction_is_refused_for_what_each_of_its_operations_would_be(store: Store) {
+    let malformed = with_etag(set_request("bad", "value"), "not-an-etag");
+    let forever = SetRequest { metadata: ttl("foo"), ..set_request("bad", "value") };
+    for (operation, expected) in [
+        (Operation::Upsert(malformed), ErrorClass::EtagInvalid),
+        (Operation::Upsert(forever), ErrorClass::InvalidArgument),
+        (upsert("", "value"), ErrorClass::InvalidArgument),
+        (remove("other-app||key"), ErrorClass::InvalidArgument),
+    ] {
+        let refused = store.transact(vec![upsert("key", "value"), operation]).await;
+        assert_eq!(class(refused), Some(expected));
+        assert_eq!(get(&*store, "key").await, GetResponse::default());
+    }
+}
+
+async fn an_etag_in_a_transaction_is_compared_with_what_is_there_by_then(store: Store) {
+    set(&store, "key", "one").await;
+    let first = etag(&store, "key").await;
+    let guarded = |value| Operation::Upsert(with_etag(set_request("key", value), &first));
+    assert_eq!(class(store.transact(vec![guarded("two"), guarded("three")]).await), Some(ErrorClass::EtagMismatch));
+    assert_eq!(text(&store, "key").await, "one");
+    store.transact(vec![guarded("two"), upsert("key", "three")]).await.unwrap();
+    assert_eq!(text(&store, "key").await, "three");
+    let absent = |value| Operation::Upsert(first_write(set_request("new", value)));
+    assert!(store.transact(vec![absent("one"), absent("two")]).await.is_err());
+    assert_eq!(get(&*store, "new").await, GetResponse::default());
+    store.transact(vec![absent("one"), remove("new"), absent("two")]).await.unwrap();
+    assert_eq!(text(&store, "new").await, "two");
+}
+
+async fn a_ttl_in_a_transaction_counts(store: Store) {
+    let expires = Operation::Upsert(SetRequest { metadata: ttl("1"), ..set_request("expires", "value") });
+    store.transact(vec![expires, upsert("stays", "value")]).await.unwrap();
+    let is_gone = async || get(&*store, "expires").await == GetResponse::default();
+    assert!(within(Duration::from_secs(3), is_gone).await);
+    assert_eq!(text(&store, "stays").await, "value");
+}
+
+async fn others_see_all_of_a_transaction_or_none(store: Store) {
+    const TRANSACTIONS: usize = 50;
+    store.transact(vec![upsert("one", "0"), upsert("two", "0")]).await.unwrap();
+    let writer = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for round in 1..=TRANSACTIONS {
+                let value = round.to_string();
+                store.transact(vec![upsert("one", &value), upsert("two", &value)]).await.unwrap();
+            }
+        })
+    };
+    let number = async |key| text(&store, key).await.parse::<usize>().unwrap();
+    while !writer.is_finished() {
+        // Whoever reads the second one later never sees less of it.
+        let one = number("one").await;
+        assert!(one <= number("two").await);
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+    assert_eq!((number("one").await, number("two").await), (TRANSACTIONS, TRANSACTIONS));
 }

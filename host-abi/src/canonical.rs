@@ -19,4 +19,10 @@ pub use layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT
 pub use lift::{FlatValues, Lift, Params, Source};
 pub use lower::{BlockId, Image, Lower, Lowered, Slot};
 pub use memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
-pub(crate) use record::{wit_enum, wit_record};
+pub(crate) use record::{wit_enum, wit_record, wit_variant};
+
+/// For [`wit_variant`].
+pub(crate) mod variant {
+    pub(crate) use super::layout::{joined, max, payload_offset, variant_size};
+    pub(crate) use super::lower::lower_case;
+}

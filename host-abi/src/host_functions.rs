@@ -2,9 +2,12 @@
 //! knows no function by name.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
 
 use crate::canonical::{
     AbiError, AbiType, CoreType, CoreValue, Fault, Guest, GuestMemory, GuestPtr, Lower, Lowered, MAX_FLAT_PARAMS,
@@ -12,7 +15,12 @@ use crate::canonical::{
 };
 use crate::error::{Error, ErrorClass};
 use crate::http::{HttpClient, HttpError, Request, Response};
-use crate::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use crate::state::{
+    BulkError, DeleteRequest, GetRequest, GetResponse, ItemError, SetRequest, StateStore, StoreError, Transaction,
+};
+
+/// How many items of a bulk operation are on their way to a store.
+const AT_ONCE: usize = 100;
 
 /// What the host functions of one guest act on.
 #[derive(Default)]
@@ -39,27 +47,82 @@ impl HostContext {
 /// Every host function there is.
 pub fn host_functions() -> Vec<HostFunction> {
     const STATE: &str = "dapr:state/state-interface";
+    const STORE: &str = "dapr:state/state-store";
     const HTTP: &str = "dapr:http/http-client";
     vec![
-        HostFunction::new(STATE, "get", &["name", "req"], get),
-        HostFunction::new(STATE, "set", &["name", "req"], set),
-        HostFunction::new(STATE, "delete", &["name", "req"], delete),
+        HostFunction::new(STATE, "get", &["name", "req"], get::<String>),
+        HostFunction::new(STATE, "set", &["name", "req"], set_one),
+        HostFunction::new(STATE, "delete", &["name", "req"], delete_one),
+        HostFunction::new(STORE, "get", &["name", "req"], get::<StoreError>),
+        HostFunction::new(STORE, "set", &["name", "req"], set),
+        HostFunction::new(STORE, "delete", &["name", "req"], delete),
+        HostFunction::new(STORE, "bulk-get", &["name", "reqs"], bulk_get),
+        HostFunction::new(STORE, "bulk-set", &["name", "reqs"], bulk_set),
+        HostFunction::new(STORE, "bulk-delete", &["name", "reqs"], bulk_delete),
+        HostFunction::new(STORE, "transact", &["name", "req"], transact),
         HostFunction::new(HTTP, "send", &["req"], send),
     ]
 }
 
-async fn get(host: Arc<HostContext>, (name, request): (String, GetRequest)) -> Result<GetResponse, String> {
+async fn get<E: From<Error>>(host: Arc<HostContext>, (name, request): (String, GetRequest)) -> Result<GetResponse, E> {
     Ok(host.state_store(&name)?.get(request).await?)
 }
 
-async fn set(host: Arc<HostContext>, (name, request): (String, SetRequest)) -> Result<u32, String> {
+async fn set_one(host: Arc<HostContext>, (name, request): (String, SetRequest)) -> Result<u32, String> {
     host.state_store(&name)?.set(request).await?;
     Ok(1)
 }
 
-async fn delete(host: Arc<HostContext>, (name, request): (String, DeleteRequest)) -> Result<u32, String> {
+async fn delete_one(host: Arc<HostContext>, (name, request): (String, DeleteRequest)) -> Result<u32, String> {
     host.state_store(&name)?.delete(request).await?;
     Ok(1)
+}
+
+async fn set(host: Arc<HostContext>, (name, request): (String, SetRequest)) -> Result<(), StoreError> {
+    Ok(host.state_store(&name)?.set(request).await?)
+}
+
+async fn delete(host: Arc<HostContext>, (name, request): (String, DeleteRequest)) -> Result<(), StoreError> {
+    Ok(host.state_store(&name)?.delete(request).await?)
+}
+
+async fn bulk_get(
+    host: Arc<HostContext>,
+    (name, requests): (String, Vec<GetRequest>),
+) -> Result<Vec<Result<GetResponse, StoreError>>, StoreError> {
+    let store = host.state_store(&name)?;
+    let answer = async |request| Ok(store.get(request).await?);
+    Ok(stream::iter(requests).map(answer).buffered(AT_ONCE).collect().await)
+}
+
+async fn bulk_set(host: Arc<HostContext>, (name, requests): (String, Vec<SetRequest>)) -> Result<(), BulkError> {
+    let store = host.state_store(&name).map_err(whole)?;
+    bulk_write(requests.into_iter().map(|request| item(request.key.clone(), store.set(request))).collect()).await
+}
+
+async fn bulk_delete(host: Arc<HostContext>, (name, requests): (String, Vec<DeleteRequest>)) -> Result<(), BulkError> {
+    let store = host.state_store(&name).map_err(whole)?;
+    bulk_write(requests.into_iter().map(|request| item(request.key.clone(), store.delete(request))).collect()).await
+}
+
+/// A write of a bulk operation, which ends with what went wrong.
+type Item<'a> = BoxFuture<'a, Option<ItemError>>;
+
+fn item<'a>(key: String, write: impl Future<Output = Result<(), Error>> + Send + 'a) -> Item<'a> {
+    Box::pin(async move { write.await.err().map(|error| ItemError { key, error: error.into() }) })
+}
+
+async fn bulk_write(writes: Vec<Item<'_>>) -> Result<(), BulkError> {
+    let failed: Vec<_> = stream::iter(writes).buffered(AT_ONCE).filter_map(ready).collect().await;
+    if failed.is_empty() { Ok(()) } else { Err(BulkError::Items(failed)) }
+}
+
+fn whole(error: Error) -> BulkError {
+    BulkError::Store(error.into())
+}
+
+async fn transact(host: Arc<HostContext>, (name, request): (String, Transaction)) -> Result<(), StoreError> {
+    Ok(host.state_store(&name)?.transact(request.into_operations()).await?)
 }
 
 async fn send(host: Arc<HostContext>, (request,): (Request,)) -> Result<Response, HttpError> {

@@ -23,6 +23,7 @@ wit_enum! {
 }
 
 wit_record! {
+    #[derive(Default)]
     pub struct Request {
         pub method: Method,
         /// Inbound: path and query as received. Outbound: an absolute URL.
@@ -35,6 +36,7 @@ wit_record! {
 }
 
 wit_record! {
+    #[derive(Default)]
     pub struct Response {
         pub status: u16,
         pub headers: Option<Headers>,

@@ -1,10 +1,10 @@
-//! `dapr:state/state-interface`: its types, and what a state store must do.
+//! `dapr:state`: the types of its interfaces, and what a state store must do.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::canonical::{wit_enum, wit_record};
-use crate::error::Error;
+use crate::canonical::{wit_enum, wit_record, wit_variant};
+use crate::error::{Error, ErrorClass};
 
 /// Name and value pairs of a request, in the order the guest gave them.
 pub type Metadata = Vec<(String, String)>;
@@ -32,14 +32,14 @@ wit_enum! {
 }
 
 wit_record! {
-    #[derive(Copy)]
+    #[derive(Copy, Default)]
     pub struct GetOptions {
         pub consistency: Consistency,
     }
 }
 
 wit_record! {
-    #[derive(Copy)]
+    #[derive(Copy, Default)]
     pub struct WriteOptions {
         pub concurrency: Concurrency,
         pub consistency: Consistency,
@@ -47,6 +47,7 @@ wit_record! {
 }
 
 wit_record! {
+    #[derive(Default)]
     pub struct GetRequest {
         pub key: String,
         pub metadata: Option<Metadata>,
@@ -56,6 +57,7 @@ wit_record! {
 
 wit_record! {
     /// A key that does not exist is empty `data` without an `etag`.
+    #[derive(Default)]
     pub struct GetResponse {
         pub data: Bytes,
         pub etag: Option<String>,
@@ -65,6 +67,7 @@ wit_record! {
 }
 
 wit_record! {
+    #[derive(Default)]
     pub struct SetRequest {
         pub key: String,
         pub value: Bytes,
@@ -76,11 +79,105 @@ wit_record! {
 }
 
 wit_record! {
+    #[derive(Default)]
     pub struct DeleteRequest {
         pub key: String,
         pub etag: Option<String>,
         pub metadata: Option<Metadata>,
         pub options: WriteOptions,
+    }
+}
+
+wit_variant! {
+    /// One step of a [`Transaction`].
+    pub enum Operation {
+        Upsert(SetRequest),
+        Delete(DeleteRequest),
+    }
+}
+
+impl Operation {
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Upsert(request) => &request.key,
+            Self::Delete(request) => &request.key,
+        }
+    }
+
+    fn metadata(&mut self) -> &mut Option<Metadata> {
+        match self {
+            Self::Upsert(request) => &mut request.metadata,
+            Self::Delete(request) => &mut request.metadata,
+        }
+    }
+}
+
+wit_record! {
+    #[derive(Default)]
+    pub struct Transaction {
+        pub operations: Vec<Operation>,
+        /// Pairs for every operation that has none of that name.
+        pub metadata: Option<Metadata>,
+    }
+}
+
+impl Transaction {
+    /// The operations, each with all of its metadata.
+    pub fn into_operations(self) -> Vec<Operation> {
+        let (mut operations, shared) = (self.operations, self.metadata.unwrap_or_default());
+        if !shared.is_empty() {
+            for operation in &mut operations {
+                let own = operation.metadata().get_or_insert_default();
+                let missing = shared.iter().filter(|(name, _)| own.iter().all(|(known, _)| known != name));
+                let missing: Metadata = missing.cloned().collect();
+                own.extend(missing);
+            }
+        }
+        operations
+    }
+}
+
+wit_variant! {
+    /// An [`Error`] as the interface `state-store` has it: a case for each class.
+    pub enum StoreError {
+        EtagMismatch(String),
+        EtagInvalid(String),
+        NotFound(String),
+        InvalidArgument(String),
+        Unavailable(String),
+        PermissionDenied(String),
+        Internal(String),
+    }
+}
+
+impl From<Error> for StoreError {
+    fn from(Error { class, message }: Error) -> Self {
+        match class {
+            ErrorClass::EtagMismatch => Self::EtagMismatch(message),
+            ErrorClass::EtagInvalid => Self::EtagInvalid(message),
+            ErrorClass::NotFound => Self::NotFound(message),
+            ErrorClass::InvalidArgument => Self::InvalidArgument(message),
+            ErrorClass::Unavailable => Self::Unavailable(message),
+            ErrorClass::PermissionDenied => Self::PermissionDenied(message),
+            ErrorClass::Internal => Self::Internal(message),
+        }
+    }
+}
+
+wit_record! {
+    pub struct ItemError {
+        pub key: String,
+        pub error: StoreError,
+    }
+}
+
+wit_variant! {
+    /// Why not all items of a bulk operation were written.
+    pub enum BulkError {
+        /// Nothing was attempted.
+        Store(StoreError),
+        /// These items failed; all others were written.
+        Items(Vec<ItemError>),
     }
 }
 
@@ -113,4 +210,8 @@ pub trait StateStore: Send + Sync {
 
     /// Deleting a missing key succeeds.
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error>;
+
+    /// All of the operations in their order, or none; others see none of it or all of it. Each may fail for the
+    /// reasons that it may fail for alone, and the message names its key.
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error>;
 }

@@ -13,7 +13,8 @@ use host_abi::canonical::{
 use host_abi::error::{Error, ErrorClass};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpError, Method, Request, Response};
 use host_abi::state::{
-    Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, Metadata, SetRequest, WriteOptions,
+    BulkError, Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, ItemError, Metadata,
+    Operation, SetRequest, StoreError, Transaction, WriteOptions,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -88,6 +89,22 @@ proptest! {
     }
 
     #[test]
+    fn types_of_the_store_interface_survive(
+        transaction in transaction(),
+        error in error().prop_map(StoreError::from),
+        failed in vec((text(), error()), 0..4),
+        read in vec(maybe_err(get_response(), error().prop_map(StoreError::from)), 0..4),
+        nothing in maybe_err(Just(()), text()),
+    ) {
+        let failed = failed.into_iter().map(|(key, error)| ItemError { key, error: error.into() }).collect();
+        survives(&transaction)?;
+        survives(&BulkError::Store(error))?;
+        survives(&BulkError::Items(failed))?;
+        survives(&read)?;
+        survives(&nothing)?;
+    }
+
+    #[test]
     fn records_of_the_http_interface_survive(request in request(), response in response(), error in http_error()) {
         survives(&request)?;
         survives(&response)?;
@@ -97,7 +114,7 @@ proptest! {
     #[test]
     fn get_asks_the_store_and_answers_what_it_said(request in get_request(), answer in maybe_err(get_response(), error())) {
         let host = TestHost { get: answer.clone(), ..TestHost::new() };
-        let (asked, answered) = import::<Result<GetResponse, String>>("get", host, ("state".to_owned(), request.clone()));
+        let (asked, answered) = import::<Result<GetResponse, String>>("/state-interface.get", host, ("state".to_owned(), request.clone()));
         prop_assert_eq!(asked, [Asked::Get(request)]);
         prop_assert_eq!(answered, answer.map_err(String::from));
     }
@@ -105,7 +122,7 @@ proptest! {
     #[test]
     fn set_asks_the_store_and_answers_one(request in set_request(), answer in maybe_err(Just(()), error())) {
         let host = TestHost { write: answer.clone(), ..TestHost::new() };
-        let (asked, answered) = import::<Result<u32, String>>("set", host, ("state".to_owned(), request.clone()));
+        let (asked, answered) = import::<Result<u32, String>>("/state-interface.set", host, ("state".to_owned(), request.clone()));
         prop_assert_eq!(asked, [Asked::Set(request)]);
         prop_assert_eq!(answered, answer.map(|()| 1).map_err(String::from));
     }
@@ -113,15 +130,63 @@ proptest! {
     #[test]
     fn delete_asks_the_store_and_answers_one(request in delete_request(), answer in maybe_err(Just(()), error())) {
         let host = TestHost { write: answer.clone(), ..TestHost::new() };
-        let (asked, answered) = import::<Result<u32, String>>("delete", host, ("state".to_owned(), request.clone()));
+        let (asked, answered) = import::<Result<u32, String>>("/state-interface.delete", host, ("state".to_owned(), request.clone()));
         prop_assert_eq!(asked, [Asked::Delete(request)]);
         prop_assert_eq!(answered, answer.map(|()| 1).map_err(String::from));
     }
 
     #[test]
+    fn a_typed_call_asks_the_store_and_answers_with_a_case_for_each_class(
+        request in set_request(),
+        answer in maybe_err(Just(()), error()),
+    ) {
+        let host = TestHost { write: answer.clone(), ..TestHost::new() };
+        let params = ("state".to_owned(), request.clone());
+        let (asked, answered) = import::<Result<(), StoreError>>("/state-store.set", host, params);
+        prop_assert_eq!(asked, [Asked::Set(request)]);
+        prop_assert_eq!(answered, answer.map_err(StoreError::from));
+    }
+
+    #[test]
+    fn a_bulk_get_asks_for_every_key_and_answers_in_their_order(
+        requests in vec(get_request(), 0..4),
+        answer in maybe_err(get_response(), error()),
+    ) {
+        type Answer = Result<Vec<Result<GetResponse, StoreError>>, StoreError>;
+        let host = TestHost { get: answer.clone(), ..TestHost::new() };
+        let params = ("state".to_owned(), requests.clone());
+        let (asked, answered) = import::<Answer>("/state-store.bulk-get", host, params);
+        let answers = vec![answer.map_err(StoreError::from); requests.len()];
+        prop_assert_eq!(asked, requests.into_iter().map(Asked::Get).collect::<Vec<_>>());
+        prop_assert_eq!(answered, Ok(answers));
+    }
+
+    #[test]
+    fn a_bulk_write_names_every_key_that_failed(requests in vec(delete_request(), 0..4), error in option::of(error())) {
+        let host = TestHost { write: error.clone().map_or(Ok(()), Err), ..TestHost::new() };
+        let params = ("state".to_owned(), requests.clone());
+        let (asked, answered) = import::<Result<(), BulkError>>("/state-store.bulk-delete", host, params);
+        let failed = error.into_iter().flat_map(|error| {
+            let item = move |request: &DeleteRequest| ItemError { key: request.key.clone(), error: error.clone().into() };
+            requests.iter().map(item).collect::<Vec<_>>()
+        });
+        let failed: Vec<_> = failed.collect();
+        prop_assert_eq!(answered, if failed.is_empty() { Ok(()) } else { Err(BulkError::Items(failed)) });
+        prop_assert_eq!(asked, requests.into_iter().map(Asked::Delete).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_transaction_is_one_request_and_its_metadata_is_each_operation_s(transaction in transaction()) {
+        let params = ("state".to_owned(), transaction.clone());
+        let (asked, answered) = import::<Result<(), StoreError>>("/state-store.transact", TestHost::new(), params);
+        prop_assert_eq!(asked, [Asked::Transact(transaction.into_operations())]);
+        prop_assert_eq!(answered, Ok(()));
+    }
+
+    #[test]
     fn send_asks_the_client_and_answers_what_it_said(request in request(), answer in maybe_err(response(), http_error())) {
         let host = TestHost { send: answer.clone(), ..TestHost::new() };
-        let (asked, answered) = import::<Result<Response, HttpError>>("send", host, (request.clone(),));
+        let (asked, answered) = import::<Result<Response, HttpError>>("/http-client.send", host, (request.clone(),));
         prop_assert_eq!(asked, [Asked::Send(request)]);
         prop_assert_eq!(answered, answer);
     }
@@ -164,9 +229,23 @@ fn a_detached_call_brings_its_response_back_to_the_call_it_came_from() {
 }
 
 #[test]
+fn metadata_of_a_transaction_is_for_the_operations_that_have_none_of_that_name() {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let own = SetRequest { metadata: Some(vec![pair("a", "own")]), ..SetRequest::default() };
+    let transaction = Transaction {
+        operations: vec![Operation::Upsert(own), Operation::Delete(DeleteRequest::default())],
+        metadata: Some(vec![pair("a", "shared"), pair("b", "shared")]),
+    };
+    let operations = transaction.into_operations();
+    let [Operation::Upsert(set), Operation::Delete(delete)] = &operations[..] else { panic!("{operations:?}") };
+    assert_eq!(set.metadata, Some(vec![pair("a", "own"), pair("b", "shared")]));
+    assert_eq!(delete.metadata, Some(vec![pair("a", "shared"), pair("b", "shared")]));
+}
+
+#[test]
 fn a_store_that_is_not_configured_is_an_answer_not_a_trap() {
     let request = ("other".to_owned(), GetRequest::default());
-    let (asked, answered) = import::<Result<GetResponse, String>>("get", TestHost::new(), request);
+    let (asked, answered) = import::<Result<GetResponse, String>>("/state-interface.get", TestHost::new(), request);
     assert_eq!(asked, []);
     assert_eq!(answered, Err("not-found: no state store \"other\"; configured: state".to_owned()));
 }
@@ -300,6 +379,13 @@ fn delete_request() -> impl Strategy<Value = DeleteRequest> {
     fields.prop_map(|(key, etag, metadata, options)| DeleteRequest { key, etag, metadata, options })
 }
 
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let operation =
+        prop_oneof![set_request().prop_map(Operation::Upsert), delete_request().prop_map(Operation::Delete)];
+    let fields = (vec(operation, 0..4), option::of(pairs()));
+    fields.prop_map(|(operations, metadata)| Transaction { operations, metadata })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let fields = (select(Method::CASES), text(), pairs(), pairs(), option::of(bytes()));
     fields.prop_map(|(method, uri, headers, params, body)| Request { method, uri, headers, params, body })
@@ -315,5 +401,8 @@ fn http_error() -> impl Strategy<Value = HttpError> {
 }
 
 fn error() -> impl Strategy<Value = Error> {
-    text().prop_map(|message| Error::new(ErrorClass::EtagMismatch, message))
+    use ErrorClass::{EtagInvalid, EtagMismatch, Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable};
+    let classes =
+        [EtagMismatch, EtagInvalid, NotFound, InvalidArgument, Unavailable, PermissionDenied, Internal].to_vec();
+    (select(classes), text()).prop_map(|(class, message)| Error::new(class, message))
 }

@@ -8,7 +8,8 @@ use host_abi::canonical::{AbiType, CoreType, Signature};
 use host_abi::host_functions::host_functions;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Headers, HttpError, Method, Request, Response};
 use host_abi::state::{
-    Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, Metadata, SetRequest, WriteOptions,
+    BulkError, Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, ItemError, Metadata,
+    Operation, SetRequest, StoreError, Transaction, WriteOptions,
 };
 use wit_parser::abi::{AbiVariant, FlatTypes, WasmType};
 use wit_parser::{
@@ -16,6 +17,7 @@ use wit_parser::{
     WasmExportKind, WasmImport, World, WorldItem, WorldKey,
 };
 
+const STATE_INTERFACE: &str = "dapr:state/state-interface";
 const CORE_MODULE: ManglingAndAbi = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
 
 #[test]
@@ -52,7 +54,8 @@ fn a_guest_frees_a_response_under_the_name_the_wit_gives_it() {
 fn the_original_signatures_never_change() {
     use CoreType::I32;
     let signature = |name: &str| {
-        let function = host_functions().into_iter().find(|function| function.name == name).unwrap();
+        let mut original = host_functions().into_iter().filter(|function| function.interface == STATE_INTERFACE);
+        let function = original.find(|function| function.name == name).unwrap();
         (function.signature.params, function.signature.results)
     };
     assert_eq!(signature("get"), (vec![I32; 9], vec![]));
@@ -79,6 +82,11 @@ fn every_type_lies_in_memory_as_the_wit_says() {
         ("dapr:state/state-interface.metadata", Layout::of::<Metadata>()),
         ("dapr:state/state-interface.set-request", Layout::of::<SetRequest>()),
         ("dapr:state/state-interface.write-options", Layout::of::<WriteOptions>()),
+        ("dapr:state/state-store.bulk-error", Layout::of::<BulkError>()),
+        ("dapr:state/state-store.error", Layout::of::<StoreError>()),
+        ("dapr:state/state-store.item-error", Layout::of::<ItemError>()),
+        ("dapr:state/state-store.operation", Layout::of::<Operation>()),
+        ("dapr:state/state-store.transaction", Layout::of::<Transaction>()),
     ]);
     let wit = Wit::of_the_crate();
     let types = wit.types();
@@ -88,28 +96,50 @@ fn every_type_lies_in_memory_as_the_wit_says() {
 
 #[test]
 fn parameters_and_results_lie_in_memory_as_the_wit_says() {
+    type BulkRead = Result<Vec<Result<GetResponse, StoreError>>, StoreError>;
+    type BulkWrite = Result<(), BulkError>;
+    type Write = Result<(), StoreError>;
     let declared = BTreeMap::from([
-        ("delete", (Layout::of::<(String, DeleteRequest)>(), Layout::of::<Result<u32, String>>())),
-        ("get", (Layout::of::<(String, GetRequest)>(), Layout::of::<Result<GetResponse, String>>())),
-        ("handle-http-request", (Layout::of::<(Request,)>(), Layout::of::<Response>())),
-        ("send", (Layout::of::<(Request,)>(), Layout::of::<Result<Response, HttpError>>())),
-        ("set", (Layout::of::<(String, SetRequest)>(), Layout::of::<Result<u32, String>>())),
+        ("http-client.send", Layout::of_function::<(Request,), Result<Response, HttpError>>()),
+        ("http-handler.handle-http-request", Layout::of_function::<(Request,), Response>()),
+        ("state-interface.delete", Layout::of_function::<(String, DeleteRequest), Result<u32, String>>()),
+        ("state-interface.get", Layout::of_function::<(String, GetRequest), Result<GetResponse, String>>()),
+        ("state-interface.set", Layout::of_function::<(String, SetRequest), Result<u32, String>>()),
+        ("state-store.bulk-delete", Layout::of_function::<(String, Vec<DeleteRequest>), BulkWrite>()),
+        ("state-store.bulk-get", Layout::of_function::<(String, Vec<GetRequest>), BulkRead>()),
+        ("state-store.bulk-set", Layout::of_function::<(String, Vec<SetRequest>), BulkWrite>()),
+        ("state-store.delete", Layout::of_function::<(String, DeleteRequest), Write>()),
+        ("state-store.get", Layout::of_function::<(String, GetRequest), Result<GetResponse, StoreError>>()),
+        ("state-store.set", Layout::of_function::<(String, SetRequest), Write>()),
+        ("state-store.transact", Layout::of_function::<(String, Transaction), Write>()),
     ]);
     let wit = Wit::of_the_crate();
     let parsed = wit
         .functions()
-        .map(|function| {
+        .map(|(interface, function)| {
             let params: Vec<Type> = function.params.iter().map(|param| param.ty).collect();
             let result = wit.layout(&function.result.expect("every function has a result"));
-            (function.name.as_str(), (wit.tuple_layout(&params), result))
+            (format!("{interface}.{}", function.name), (wit.tuple_layout(&params), result))
         })
-        .collect();
-    assert_eq!(declared, parsed);
+        .collect::<BTreeMap<_, _>>();
+    let parsed = parsed.iter().map(|(name, layouts)| (name.as_str(), layouts)).collect::<BTreeMap<_, _>>();
+    assert_eq!(declared.iter().map(|(name, layouts)| (*name, layouts)).collect::<BTreeMap<_, _>>(), parsed);
 }
 
 /// Sizes do not tell two fields of one type apart, nor the cases of an enum.
 #[test]
 fn fields_and_cases_stand_in_the_order_of_the_wit() {
+    let error = || StoreError::EtagMismatch(String::new());
+    let every_error = [
+        StoreError::EtagMismatch,
+        StoreError::EtagInvalid,
+        StoreError::NotFound,
+        StoreError::InvalidArgument,
+        StoreError::Unavailable,
+        StoreError::PermissionDenied,
+        StoreError::Internal,
+    ]
+    .map(|case| case(String::new()));
     let declared = BTreeMap::from([
         ("dapr:http/types.http-error", cases(HttpError::CASES)),
         ("dapr:http/types.method", cases(Method::CASES)),
@@ -123,6 +153,14 @@ fn fields_and_cases_stand_in_the_order_of_the_wit() {
         ("dapr:state/state-interface.get-response", fields(&GetResponse::default())),
         ("dapr:state/state-interface.set-request", fields(&SetRequest::default())),
         ("dapr:state/state-interface.write-options", fields(&WriteOptions::default())),
+        ("dapr:state/state-store.bulk-error", cases(&[BulkError::Store(error()), BulkError::Items(Vec::new())])),
+        ("dapr:state/state-store.error", cases(&every_error)),
+        ("dapr:state/state-store.item-error", fields(&ItemError { key: String::new(), error: error() })),
+        (
+            "dapr:state/state-store.operation",
+            cases(&[Operation::Upsert(SetRequest::default()), Operation::Delete(DeleteRequest::default())]),
+        ),
+        ("dapr:state/state-store.transaction", fields(&Transaction::default())),
     ]);
     let wit = Wit::of_the_crate();
     let types = wit.types();
@@ -174,6 +212,11 @@ impl Layout {
     fn of<T: AbiType>() -> Self {
         Self { size: T::SIZE as usize, align: T::ALIGN as usize, flat: T::flat() }
     }
+
+    /// Of all parameters, and of the result.
+    fn of_function<P: AbiType, R: AbiType>() -> (Self, Self) {
+        (Self::of::<P>(), Self::of::<R>())
+    }
 }
 
 /// The names of a record's fields, from its pretty-printed form: one line each, indented once.
@@ -184,11 +227,11 @@ fn fields(record: &impl Debug) -> Vec<String> {
     fields.filter_map(|line| Some(line.split_once(':')?.0.replace('_', "-"))).collect()
 }
 
-/// The names of an enum's cases, in kebab case.
+/// The names of the cases of an enum or a variant, in kebab case.
 fn cases(cases: &[impl Debug]) -> Vec<String> {
     let kebab = |case| {
         let mut name = String::new();
-        for letter in format!("{case:?}").chars() {
+        for letter in format!("{case:?}").chars().take_while(|letter| *letter != '(') {
             if letter.is_ascii_uppercase() && !name.is_empty() {
                 name.push('-');
             }
@@ -255,8 +298,12 @@ impl Wit {
         described.collect()
     }
 
-    fn functions(&self) -> impl Iterator<Item = &Function> {
-        self.resolve.interfaces.iter().flat_map(|(_, interface)| interface.functions.values())
+    /// With the names of their interfaces.
+    fn functions(&self) -> impl Iterator<Item = (&str, &Function)> {
+        self.resolve.interfaces.iter().flat_map(|(_, interface)| {
+            let name = interface.name.as_deref().expect("every interface has a name");
+            interface.functions.values().map(move |function| (name, function))
+        })
     }
 
     fn signature(&self, variant: AbiVariant, function: &Function) -> Signature {
@@ -277,11 +324,12 @@ impl Wit {
         self.resolve.interfaces.iter().flat_map(|(id, _)| named(id)).collect()
     }
 
-    /// The names of a record's fields or of an enum's cases.
+    /// The names of a record's fields or of the cases of an enum or a variant.
     fn parts(&self, ty: &Type) -> Option<Vec<String>> {
         let Type::Id(id) = ty else { return None };
         match &self.resolve.types[*id].kind {
             TypeDefKind::Record(record) => Some(record.fields.iter().map(|field| field.name.clone()).collect()),
+            TypeDefKind::Variant(cases) => Some(cases.cases.iter().map(|case| case.name.clone()).collect()),
             TypeDefKind::Enum(cases) => Some(cases.cases.iter().map(|case| case.name.clone()).collect()),
             _ => None,
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use host_abi::error::Error;
-use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 use uuid::Uuid;
 
 use super::ttl::{self, Ttl};
@@ -34,6 +34,7 @@ struct Items {
     sweep_at: usize,
 }
 
+#[derive(Clone)]
 struct Item {
     data: Bytes,
     etag: String,
@@ -63,6 +64,53 @@ impl Items {
         }
         self.by_key.insert(key, item);
     }
+
+    fn set(&mut self, request: SetRequest) -> Result<(), Error> {
+        let ttl = Ttl::of(&request)?;
+        check_uuid_etag(&request)?;
+        let current = self.etag(&request.key);
+        let fits = match &request.etag {
+            Some(etag) => current == Some(etag),
+            None => request.options.concurrency != Concurrency::FirstWrite || current.is_none(),
+        };
+        if !fits {
+            return Err(etag_mismatch(&request.key));
+        }
+        let lifetime = ttl.and_then(Ttl::seconds).map(|seconds| Duration::from_secs(seconds.into()));
+        let expires = lifetime.map(|lifetime| SystemTime::now() + lifetime);
+        self.insert(request.key, Item { data: request.value, etag: Uuid::new_v4().to_string(), expires });
+        Ok(())
+    }
+
+    fn delete(&mut self, request: &DeleteRequest) -> Result<(), Error> {
+        if request.etag.is_some() && self.etag(&request.key) != request.etag.as_deref() {
+            return Err(etag_mismatch(&request.key));
+        }
+        self.by_key.remove(&request.key);
+        Ok(())
+    }
+
+    fn transact(&mut self, operations: Vec<Operation>) -> Result<(), Error> {
+        let mut before = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let key = operation.key().to_owned();
+            before.push((self.by_key.get(&key).cloned(), key));
+            let done = match operation {
+                Operation::Upsert(request) => self.set(request),
+                Operation::Delete(request) => self.delete(&request),
+            };
+            if done.is_err() {
+                for (item, key) in before.into_iter().rev() {
+                    match item {
+                        Some(item) => self.by_key.insert(key, item),
+                        None => self.by_key.remove(&key),
+                    };
+                }
+                return done;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl InMemory {
@@ -85,30 +133,15 @@ impl StateStore for InMemory {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        let ttl = Ttl::of(&request)?;
-        check_uuid_etag(&request)?;
-        let mut items = self.items();
-        let current = items.etag(&request.key);
-        let fits = match &request.etag {
-            Some(etag) => current == Some(etag),
-            None => request.options.concurrency != Concurrency::FirstWrite || current.is_none(),
-        };
-        if !fits {
-            return Err(etag_mismatch(&request.key));
-        }
-        let lifetime = ttl.and_then(Ttl::seconds).map(|seconds| Duration::from_secs(seconds.into()));
-        let expires = lifetime.map(|lifetime| SystemTime::now() + lifetime);
-        items.insert(request.key, Item { data: request.value, etag: Uuid::new_v4().to_string(), expires });
-        Ok(())
+        self.items().set(request)
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        let mut items = self.items();
-        if request.etag.is_some() && items.etag(&request.key) != request.etag.as_deref() {
-            return Err(etag_mismatch(&request.key));
-        }
-        items.by_key.remove(&request.key);
-        Ok(())
+        self.items().delete(&request)
+    }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        self.items().transact(operations)
     }
 }
 

@@ -26,8 +26,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::{Concurrency, Consistency, DeleteRequest, GetRequest, GetResponse, Metadata};
-use host_abi::state::{SetRequest, StateStore};
+use host_abi::state::{
+    Concurrency, Consistency, DeleteRequest, GetRequest, GetResponse, Metadata, Operation, SetRequest, StateStore,
+};
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use self::connection::{Connection, Resend, Server};
@@ -85,24 +86,41 @@ impl Redis {
     }
 
     /// False where the write was refused.
-    async fn write(&self, request: &SetRequest, expected: i64, ttl: Option<Ttl>) -> RedisResult<bool> {
-        let first_write = request.options.concurrency == Concurrency::FirstWrite;
-        let ttl = ttl.map(|ttl| ttl.seconds().unwrap_or_default().to_string());
-        let arguments: [&[u8]; 5] = [
-            request.key.as_bytes(),
-            &expected.to_string().into_bytes(),
-            &request.value,
-            if first_write { b"0" } else { b"1" },
-            ttl.as_deref().unwrap_or_default().as_bytes(),
-        ];
-        let resend = if first_write || expected != 0 { Resend::Unsafe } else { Resend::Safe };
+    async fn write(&self, request: &SetRequest, arguments: &SetArguments) -> RedisResult<bool> {
         let strong = request.options.consistency == Consistency::Strong;
         let connection = if strong { &self.strong } else { &self.connection };
-        let version = scripts::SET.run(connection, &arguments, resend).await?;
+        let arguments_of_script = arguments.of_script(request);
+        let version = scripts::SET.run(connection, &[&request.key], &arguments_of_script, arguments.resend).await?;
         if strong && version.is_some() {
             self.wait_for_replicas().await?;
         }
         Ok(version.is_some())
+    }
+
+    /// The operation that was refused, if one was: then nothing was done.
+    async fn write_all<'a>(
+        &self,
+        operations: &'a [(Operation, SetArguments)],
+        strong: bool,
+    ) -> RedisResult<Option<&'a Operation>> {
+        let keys: Vec<&str> = operations.iter().map(|(operation, _)| operation.key()).collect();
+        let arguments = operations.iter().flat_map(|(operation, arguments)| match operation {
+            Operation::Upsert(request) => {
+                let [expected, data, first_write, ttl] = arguments.of_script(request);
+                [b"set", expected, data, first_write, ttl]
+            }
+            Operation::Delete(_) => [b"delete", arguments.expected.as_bytes(), b"", b"", b""],
+        });
+        let arguments: Vec<&[u8]> = arguments.collect();
+        let once = operations.iter().any(|(_, arguments)| arguments.resend == Resend::Unsafe);
+        let resend = if once { Resend::Unsafe } else { Resend::Safe };
+        let connection = if strong { &self.strong } else { &self.connection };
+        let refused = scripts::TRANSACT.run(connection, &keys, &arguments, resend).await?.unwrap_or_default();
+        let refused = usize::try_from(refused).ok().and_then(|number| operations.get(number.checked_sub(1)?));
+        if strong && refused.is_none() {
+            self.wait_for_replicas().await?;
+        }
+        Ok(refused.map(|(operation, _)| operation))
     }
 
     /// Until all replicas have the writes of the strong connection, or the time is up; as with Dapr, that too
@@ -123,8 +141,9 @@ impl Redis {
             self.connection.query(redis::cmd("DEL").arg(&request.key), Resend::Safe).await?;
             return Ok(true);
         };
-        let arguments = [request.key.as_bytes(), etag.as_bytes()];
-        Ok(scripts::DELETE.run(&self.connection, &arguments, Resend::Unsafe).await?.is_some())
+        let removed =
+            scripts::DELETE.run(&self.connection, &[&request.key], &[etag.as_bytes()], Resend::Unsafe).await?;
+        Ok(removed.is_some())
     }
 }
 
@@ -136,17 +155,9 @@ impl StateStore for Redis {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        refuse_json(request.metadata.as_ref())?;
-        let ttl = Ttl::of(&request)?;
-        let expected = expected_version(&request)?;
-        if self.write(&request, expected, ttl).await.map_err(|error| self.explain(&error))? {
-            return Ok(());
-        }
-        if request.etag.is_some() {
-            return Err(etag_mismatch(&request.key));
-        }
-        let message = format!("key {:?} was written by a first-write: a set needs its etag", request.key);
-        Err(Error::new(ErrorClass::Internal, message))
+        let arguments = SetArguments::of(&request)?;
+        let written = self.write(&request, &arguments).await.map_err(|error| self.explain(&error))?;
+        if written { Ok(()) } else { Err(refused_set(&request)) }
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
@@ -154,16 +165,70 @@ impl StateStore for Redis {
         let removed = self.remove(&request).await.map_err(|error| self.explain(&error))?;
         if removed { Ok(()) } else { Err(etag_mismatch(&request.key)) }
     }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        let mut strong = false;
+        let mut prepared = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let (arguments, options) = match &operation {
+                Operation::Upsert(request) => (SetArguments::of(request)?, request.options),
+                Operation::Delete(request) => (SetArguments::of_delete(request)?, request.options),
+            };
+            strong |= options.consistency == Consistency::Strong;
+            prepared.push((operation, arguments));
+        }
+        match self.write_all(&prepared, strong).await.map_err(|error| self.explain(&error))? {
+            None => Ok(()),
+            Some(Operation::Upsert(request)) => Err(refused_set(request)),
+            Some(Operation::Delete(request)) => Err(etag_mismatch(&request.key)),
+        }
+    }
 }
 
-/// Zero stands for any.
-fn expected_version(request: &SetRequest) -> Result<i64, Error> {
-    match &request.etag {
-        Some(etag) if request.options.concurrency != Concurrency::LastWrite => {
-            etag.parse().map_err(|_| etag_invalid(&request.key))
-        }
-        _ => Ok(0),
+/// What a script is told of a set beside its key and its data.
+struct SetArguments {
+    /// Zero stands for any version.
+    expected: String,
+    first_write: bool,
+    /// Seconds; zero stands for ever, nothing for what is there.
+    ttl: String,
+    resend: Resend,
+}
+
+impl SetArguments {
+    fn of(request: &SetRequest) -> Result<Self, Error> {
+        refuse_json(request.metadata.as_ref())?;
+        let expected: i64 = match &request.etag {
+            Some(etag) if request.options.concurrency != Concurrency::LastWrite => {
+                etag.parse().map_err(|_| etag_invalid(&request.key))?
+            }
+            _ => 0,
+        };
+        let first_write = request.options.concurrency == Concurrency::FirstWrite;
+        let ttl = Ttl::of(request)?.map(|ttl| ttl.seconds().unwrap_or_default().to_string());
+        let resend = if first_write || expected != 0 { Resend::Unsafe } else { Resend::Safe };
+        Ok(Self { expected: expected.to_string(), first_write, ttl: ttl.unwrap_or_default(), resend })
     }
+
+    fn of_delete(request: &DeleteRequest) -> Result<Self, Error> {
+        refuse_json(request.metadata.as_ref())?;
+        let resend = if request.etag.is_some() { Resend::Unsafe } else { Resend::Safe };
+        let expected = request.etag.clone().unwrap_or_else(|| "0".to_owned());
+        Ok(Self { expected, first_write: false, ttl: String::new(), resend })
+    }
+
+    fn of_script<'a>(&'a self, request: &'a SetRequest) -> [&'a [u8]; 4] {
+        let first_write: &[u8] = if self.first_write { b"0" } else { b"1" };
+        [self.expected.as_bytes(), &request.value, first_write, self.ttl.as_bytes()]
+    }
+}
+
+fn refused_set(request: &SetRequest) -> Error {
+    if request.etag.is_some() {
+        return etag_mismatch(&request.key);
+    }
+    let message = format!("key {:?} was written by a first-write: a set needs its etag", request.key);
+    Error::new(ErrorClass::Internal, message)
 }
 
 /// Dapr keeps the values of such requests as documents of the RedisJSON module.

@@ -20,8 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
-use rusqlite::{OptionalExtension as _, Row, named_params, params};
+use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, named_params, params};
 use uuid::Uuid;
 
 use self::options::Options;
@@ -90,45 +90,91 @@ impl StateStore for Sqlite {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        let seconds = Ttl::of(&request)?.and_then(Ttl::seconds);
-        check_uuid_etag(&request)?;
         let key = request.key.clone();
+        let write = Write::of(Operation::Upsert(request))?;
         let statements = Arc::clone(&self.statements);
-        let written = self
-            .worker
-            .run(move |database| {
-                let statement = match (&request.etag, request.options.concurrency) {
-                    (Some(_), _) => &statements.update,
-                    (None, Concurrency::FirstWrite) => &statements.insert,
-                    (None, _) => &statements.upsert,
-                };
-                let mut statement = database.prepare_cached(statement)?;
-                let values = named_params! {
-                    ":key": request.key,
-                    ":value": BASE64.encode(&request.value),
-                    ":etag": Uuid::new_v4().to_string(),
-                    ":seconds": seconds,
-                };
-                match &request.etag {
-                    None => statement.execute(values),
-                    Some(expected) => statement.execute(&[values, &[(":expected", expected as _)]].concat()[..]),
-                }
-            })
-            .await?;
-        if written == 0 { Err(etag_mismatch(&key)) } else { Ok(()) }
+        let fits = self.worker.run(move |database| write.execute(database, &statements)).await?;
+        if fits { Ok(()) } else { Err(etag_mismatch(&key)) }
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
         let key = request.key.clone();
-        let conditional = request.etag.is_some();
+        let write = Write::of(Operation::Delete(request))?;
         let statements = Arc::clone(&self.statements);
-        let deleted = self
+        let fits = self.worker.run(move |database| write.execute(database, &statements)).await?;
+        if fits { Ok(()) } else { Err(etag_mismatch(&key)) }
+    }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        let writes = operations.into_iter().map(Write::of).collect::<Result<Vec<_>, _>>()?;
+        let statements = Arc::clone(&self.statements);
+        let refused = self
             .worker
-            .run(move |database| match &request.etag {
-                None => database.prepare_cached(&statements.delete)?.execute(params![request.key]),
-                Some(etag) => database.prepare_cached(&statements.delete_version)?.execute(params![request.key, etag]),
+            .run(move |database| {
+                let transaction = Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
+                for write in writes {
+                    if !write.execute(database, &statements)? {
+                        // Dropped without a commit, the transaction is rolled back.
+                        return Ok(Some(write.operation));
+                    }
+                }
+                transaction.commit()?;
+                Ok(None)
             })
             .await?;
-        if conditional && deleted == 0 { Err(etag_mismatch(&key)) } else { Ok(()) }
+        refused.map_or(Ok(()), |operation| Err(etag_mismatch(operation.key())))
+    }
+}
+
+/// A write whose arguments are checked.
+struct Write {
+    operation: Operation,
+    seconds: Option<u32>,
+}
+
+impl Write {
+    fn of(operation: Operation) -> Result<Self, Error> {
+        let seconds = match &operation {
+            Operation::Upsert(request) => {
+                check_uuid_etag(request)?;
+                Ttl::of(request)?.and_then(Ttl::seconds)
+            }
+            Operation::Delete(_) => None,
+        };
+        Ok(Self { operation, seconds })
+    }
+
+    /// False where the etag does not fit.
+    fn execute(&self, database: &Connection, statements: &Statements) -> rusqlite::Result<bool> {
+        match &self.operation {
+            Operation::Upsert(request) => self.upsert(request, database, statements),
+            Operation::Delete(DeleteRequest { key, etag: None, .. }) => {
+                database.prepare_cached(&statements.delete)?.execute(params![key])?;
+                Ok(true)
+            }
+            Operation::Delete(DeleteRequest { key, etag: Some(etag), .. }) => {
+                Ok(database.prepare_cached(&statements.delete_version)?.execute(params![key, etag])? > 0)
+            }
+        }
+    }
+
+    fn upsert(&self, request: &SetRequest, database: &Connection, statements: &Statements) -> rusqlite::Result<bool> {
+        let statement = match (&request.etag, request.options.concurrency) {
+            (Some(_), _) => &statements.update,
+            (None, Concurrency::FirstWrite) => &statements.insert,
+            (None, _) => &statements.upsert,
+        };
+        let mut statement = database.prepare_cached(statement)?;
+        let values = named_params! {
+            ":key": request.key,
+            ":value": BASE64.encode(&request.value),
+            ":etag": Uuid::new_v4().to_string(),
+            ":seconds": self.seconds,
+        };
+        let written = match &request.etag {
+            None => statement.execute(values)?,
+            Some(expected) => statement.execute(&[values, &[(":expected", expected as _)]].concat()[..])?,
+        };
+        Ok(written > 0)
     }
 }

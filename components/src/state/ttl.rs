@@ -41,7 +41,7 @@ impl Ttl {
             return Ok(None);
         };
         let malformed = || {
-            let message = format!("{TTL_IN_SECONDS} is {text:?} and must be {EXPECTED}");
+            let message = format!("key {:?}: {TTL_IN_SECONDS} is {text:?} and must be {EXPECTED}", request.key);
             Error::new(ErrorClass::InvalidArgument, message)
         };
         Self::parse(text).map(Some).ok_or_else(malformed)

@@ -171,6 +171,10 @@ where
     async fn delete(&self, _: DeleteRequest) -> Result<(), Error> {
         unreachable!("only get is tested through guests")
     }
+
+    async fn transact(&self, _: Vec<host_abi::state::Operation>) -> Result<(), Error> {
+        unreachable!("only get is tested through guests")
+    }
 }
 
 /// Imports, a memory that is a test's from 4096 to 65536, and helpers: `$print` writes to standard output, `$ok` exits

@@ -87,17 +87,17 @@ impl Fields {
     }
 }
 
-pub(super) const fn max(a: u32, b: u32) -> u32 {
+pub(crate) const fn max(a: u32, b: u32) -> u32 {
     if a > b { a } else { b }
 }
 
 /// Where the payload of a variant with a one-byte discriminant starts.
-pub(super) const fn payload_offset(payload_align: u32) -> u32 {
+pub(crate) const fn payload_offset(payload_align: u32) -> u32 {
     align_to(1, payload_align)
 }
 
 /// Bytes of a variant with a one-byte discriminant.
-pub(super) const fn variant_size(payload_size: u32, payload_align: u32) -> u32 {
+pub(crate) const fn variant_size(payload_size: u32, payload_align: u32) -> u32 {
     align_to(payload_offset(payload_align) + payload_size, payload_align)
 }
 
@@ -132,6 +132,14 @@ macro_rules! pointer_layout {
 
 pointer_layout!([] String, [] bytes::Bytes, [T] Vec<T>);
 
+/// What a case without a payload carries.
+impl AbiType for () {
+    const SIZE: u32 = 0;
+    const ALIGN: u32 = 1;
+
+    fn flatten(_: &mut Vec<CoreType>) {}
+}
+
 impl<A: AbiType, B: AbiType> AbiType for (A, B) {
     const SIZE: u32 = align_to(align_to(A::SIZE, B::ALIGN) + B::SIZE, Self::ALIGN);
     const ALIGN: u32 = max(A::ALIGN, B::ALIGN);
@@ -158,18 +166,19 @@ impl<T: AbiType, E: AbiType> AbiType for Result<T, E> {
 
     fn flatten(flat: &mut Vec<CoreType>) {
         flat.push(CoreType::I32);
-        flat.extend(joined::<T, E>());
+        flat.extend(joined([T::flat(), E::flat()]));
     }
 }
 
-/// The core types that hold the payload of either case.
-pub(super) fn joined<T: AbiType, E: AbiType>() -> Vec<CoreType> {
-    let (mut longer, mut shorter) = (T::flat(), E::flat());
-    if longer.len() < shorter.len() {
-        std::mem::swap(&mut longer, &mut shorter);
+/// The core types that hold the payload of any case.
+pub(crate) fn joined<const CASES: usize>(cases: [Vec<CoreType>; CASES]) -> Vec<CoreType> {
+    let mut shared = Vec::new();
+    for case in cases {
+        let (mut longer, shorter) = if case.len() > shared.len() { (case, shared) } else { (shared, case) };
+        for (slot, other) in longer.iter_mut().zip(shorter) {
+            *slot = slot.join(other);
+        }
+        shared = longer;
     }
-    for (slot, other) in longer.iter_mut().zip(shorter) {
-        *slot = slot.join(other);
-    }
-    longer
+    shared
 }

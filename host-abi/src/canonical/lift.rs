@@ -86,7 +86,7 @@ impl<'a> FlatValues<'a> {
     }
 
     /// The next `count` values on their own, so that a case of a variant reads no more than its payload.
-    fn take(&mut self, count: usize) -> Result<FlatValues<'a>, AbiError> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<FlatValues<'a>, AbiError> {
         let (payload, rest) = self.0.as_slice().split_at_checked(count).ok_or(Fault::Signature)?;
         self.0 = rest.iter();
         Ok(FlatValues::new(payload))
@@ -160,6 +160,16 @@ fn lift_list<T: Lift>(source: &mut Source<'_>, address: GuestPtr, length: GuestL
     Ok(list)
 }
 
+impl Lift for () {
+    fn lift(_: &mut Source<'_>, _: &mut FlatValues<'_>) -> Result<Self, AbiError> {
+        Ok(())
+    }
+
+    fn load(_: &mut Source<'_>, _: GuestPtr) -> Result<Self, AbiError> {
+        Ok(())
+    }
+}
+
 impl<A: Lift, B: Lift> Lift for (A, B) {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let first = A::lift(source, flat).map_err(|error| error.inside("0"))?;
@@ -198,7 +208,7 @@ impl<T: Lift> Lift for Option<T> {
 impl<T: Lift, E: Lift> Lift for Result<T, E> {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let discriminant = flat.next_i32()?;
-        let mut payload = flat.take(joined::<T, E>().len())?;
+        let mut payload = flat.take(joined([T::flat(), E::flat()]).len())?;
         match discriminant {
             0 => T::lift(source, &mut payload).map(Ok),
             1 => E::lift(source, &mut payload).map(Err),

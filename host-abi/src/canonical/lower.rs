@@ -283,6 +283,12 @@ macro_rules! lower_pointer {
 
 lower_pointer!([] String, [] Bytes, [T] Vec<T>);
 
+impl Lower for () {
+    fn lower(self, _: &mut Image, _: &mut Vec<Slot>) {}
+
+    fn store(self, _: &mut Image, _: BlockId, _: u32) {}
+}
+
 impl<A: Lower, B: Lower> Lower for (A, B) {
     fn lower(self, image: &mut Image, flat: &mut Vec<Slot>) {
         self.0.lower(image, flat);
@@ -307,7 +313,13 @@ impl<A: Lower> Lower for (A,) {
 }
 
 /// A case of a variant: its number, then its payload in the core types that all cases share.
-fn lower_case<T: Lower>(case: u32, payload: Option<T>, shared: &[CoreType], image: &mut Image, flat: &mut Vec<Slot>) {
+pub(crate) fn lower_case<T: Lower>(
+    case: u32,
+    payload: Option<T>,
+    shared: &[CoreType],
+    image: &mut Image,
+    flat: &mut Vec<Slot>,
+) {
     let mut slots = Vec::with_capacity(shared.len());
     if let Some(payload) = payload {
         payload.lower(image, &mut slots);
@@ -333,7 +345,7 @@ impl<T: Lower> Lower for Option<T> {
 
 impl<T: Lower, E: Lower> Lower for Result<T, E> {
     fn lower(self, image: &mut Image, flat: &mut Vec<Slot>) {
-        let shared = joined::<T, E>();
+        let shared = joined([T::flat(), E::flat()]);
         match self {
             Ok(value) => lower_case(0, Some(value), &shared, image, flat),
             Err(error) => lower_case(1, Some(error), &shared, image, flat),

@@ -1,9 +1,9 @@
-//! Records and enums of the WIT files as Rust types.
+//! Records, enums and variants of the WIT files as Rust types.
 
 /// Declares a WIT record: its fields in order, at least one, each of a type that crosses the boundary.
 macro_rules! wit_record {
     ($(#[$attribute:meta])* pub struct $name:ident { $($(#[$field_attribute:meta])* pub $field:ident: $type:ty,)+ }) => {
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         $(#[$attribute])*
         pub struct $name {
             $($(#[$field_attribute])* pub $field: $type,)*
@@ -134,4 +134,96 @@ macro_rules! wit_enum {
     };
 }
 
-pub(crate) use {wit_enum, wit_record};
+/// Declares a WIT variant: its cases in order, at most 256, each with a payload.
+macro_rules! wit_variant {
+    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$case_attribute:meta])* $case:ident($type:ty),)+ }) => {
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        $(#[$attribute])*
+        pub enum $name {
+            $($(#[$case_attribute])* $case($type),)+
+        }
+
+        const _: () = {
+            use $crate::canonical::{
+                AbiError, AbiType, BlockId, CoreType, FlatValues, GuestPtr, Image, Lift, Lower, Slot, Source, variant,
+            };
+
+            /// Its cases without their payloads.
+            #[derive(Clone, Copy)]
+            enum Case {
+                $($case,)+
+            }
+
+            const CASES: &[Case] = &[$(Case::$case),+];
+
+            fn case(discriminant: u32) -> Result<Case, AbiError> {
+                CASES.get(discriminant as usize).copied().ok_or_else(|| {
+                    $crate::canonical::Fault::UnknownDiscriminant { discriminant, cases: CASES.len() as u32 }.into()
+                })
+            }
+
+            fn shared() -> Vec<CoreType> {
+                variant::joined([$(<$type>::flat()),+])
+            }
+
+            impl AbiType for $name {
+                const SIZE: u32 = {
+                    assert!(CASES.len() <= 256);
+                    let mut size = 0;
+                    $(size = variant::max(size, <$type>::SIZE);)+
+                    variant::variant_size(size, Self::ALIGN)
+                };
+                const ALIGN: u32 = {
+                    let mut align = 1;
+                    $(align = variant::max(align, <$type>::ALIGN);)+
+                    align
+                };
+
+                fn flatten(flat: &mut Vec<CoreType>) {
+                    flat.push(CoreType::I32);
+                    flat.extend(shared());
+                }
+            }
+
+            impl Lift for $name {
+                fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
+                    let case = case(u32::lift(source, flat)?)?;
+                    let payload = &mut flat.take(shared().len())?;
+                    match case {
+                        $(Case::$case => <$type>::lift(source, payload).map(Self::$case),)+
+                    }
+                }
+
+                fn load(source: &mut Source<'_>, address: GuestPtr) -> Result<Self, AbiError> {
+                    let case = case(u8::load(source, address)?.into())?;
+                    let payload = address.offset(variant::payload_offset(Self::ALIGN));
+                    match case {
+                        $(Case::$case => <$type>::load(source, payload).map(Self::$case),)+
+                    }
+                }
+            }
+
+            impl Lower for $name {
+                fn lower(self, image: &mut Image, flat: &mut Vec<Slot>) {
+                    match self {
+                        $(Self::$case(payload) => {
+                            variant::lower_case(Case::$case as u32, Some(payload), &shared(), image, flat);
+                        })+
+                    }
+                }
+
+                fn store(self, image: &mut Image, block: BlockId, offset: u32) {
+                    let payload_offset = offset + variant::payload_offset(Self::ALIGN);
+                    match self {
+                        $(Self::$case(payload) => {
+                            (Case::$case as u8).store(image, block, offset);
+                            payload.store(image, block, payload_offset);
+                        })+
+                    }
+                }
+            }
+        };
+    };
+}
+
+pub(crate) use {wit_enum, wit_record, wit_variant};

@@ -11,7 +11,7 @@ use host_abi::canonical::{
 use host_abi::error::Error;
 use host_abi::host_functions::{HostContext, HostFunction, host_functions};
 use host_abi::http::{HttpClient, HttpError, Request, Response};
-use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
+use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 
 /// Answers an address for an alignment and a size; may grow the memory.
 type Allocator = Box<dyn FnMut(&mut Vec<u8>, u32, u32) -> u32 + Send>;
@@ -83,6 +83,7 @@ pub(crate) enum Asked {
     Get(GetRequest),
     Set(SetRequest),
     Delete(DeleteRequest),
+    Transact(Vec<Operation>),
     Send(Request),
 }
 
@@ -116,8 +117,10 @@ pub(crate) fn context(host: &Arc<TestHost>) -> Arc<HostContext> {
     })
 }
 
-pub(crate) fn host_function(name: &str) -> HostFunction {
-    host_functions().into_iter().find(|function| function.name == name).unwrap()
+/// By `interface.name`, without the package.
+pub(crate) fn host_function(import: &str) -> HostFunction {
+    let is_meant = |function: &HostFunction| format!("{}.{}", function.interface, function.name).ends_with(import);
+    host_functions().into_iter().find(is_meant).unwrap()
 }
 
 #[async_trait]
@@ -134,6 +137,11 @@ impl StateStore for TestHost {
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
         self.ask(Asked::Delete(request));
+        self.write.clone()
+    }
+
+    async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
+        self.ask(Asked::Transact(operations));
         self.write.clone()
     }
 }

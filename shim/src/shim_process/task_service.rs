@@ -27,6 +27,7 @@ use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
 use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use super::container::{Container, ExecRefused};
 use super::options::operator_config;
@@ -311,7 +312,9 @@ impl Task for TaskService {
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let container = self.container(&request.id)?;
         let resources = resources(&request).map_err(invalid)?;
-        container.update(&resources).map_err(refused)?;
+        // systemd, where it is asked, may take its time.
+        let updated = spawn_blocking(move || container.update(&resources)).await;
+        updated.map_err(internal)?.map_err(refused)?;
         Ok(Empty::default())
     }
 

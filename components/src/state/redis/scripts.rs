@@ -1,4 +1,4 @@
-//! The two conditional writes, as scripts: what Dapr's own scripts do, so that both may write the same key.
+//! The conditional writes, as scripts: what Dapr's own scripts do, so that both may write the same key.
 
 use std::sync::LazyLock;
 
@@ -16,17 +16,17 @@ impl Script {
         Self { source, hash: redis::Script::new(source).get_hash().to_owned() }
     }
 
-    /// Runs the script on the key that is the first argument: by its hash, or with its source where the server
-    /// does not know it yet.
+    /// Runs the script on these keys: by its hash, or with its source where the server does not know it yet.
     pub(super) async fn run(
         &self,
         connection: &Connection,
+        keys: &[&str],
         arguments: &[&[u8]],
         resend: Resend,
     ) -> RedisResult<Option<i64>> {
         let call = |name, script: &str| {
             let mut command = redis::cmd(name);
-            command.arg(script).arg(1).arg(arguments);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
         let answer = match connection.query(&call("EVALSHA", &self.hash), resend).await {
@@ -84,6 +84,68 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
             return redis.call('DEL', KEYS[1])
         end
         return false
+        ",
+    )
+});
+
+/// `KEYS`: the key of each operation. `ARGV`: five for each operation: `set` or `delete`, then what [`SET`] takes, of
+/// which a delete needs the first only.
+///
+/// Answers 0, or the number of the operation that is refused, from 1. Scripts are not rolled back: whatever the
+/// operations would be refused for, given those before them, is found out before the first is done.
+pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local versions, guarded = {}, {}
+        for _, key in ipairs(KEYS) do
+            local version = redis.pcall('HGET', key, 'version')
+            local is_hash = type(version) ~= 'table'
+            versions[key] = is_hash and version ~= '' and version
+            guarded[key] = is_hash and redis.call('HEXISTS', key, 'first-write') == 1
+            if versions[key] and not tonumber(version) then
+                return redis.error_reply('ERR the version of ' .. key .. ' is not a number')
+            end
+        end
+        for index, key in ipairs(KEYS) do
+            local first = index * 5 - 4
+            local kind, expected, first_write = ARGV[first], ARGV[first + 1], ARGV[first + 3]
+            local version = versions[key]
+            local fits = not version or version == expected or expected == '0'
+            if kind == 'delete' then
+                if not fits then
+                    return index
+                end
+                versions[key], guarded[key] = false, false
+            else
+                if not fits or version and version ~= expected and guarded[key] then
+                    return index
+                end
+                versions[key] = string.format('%.0f', (tonumber(version) or 0) + 1)
+                guarded[key] = guarded[key] or first_write == '0'
+            end
+        end
+        for index, key in ipairs(KEYS) do
+            local first = index * 5 - 4
+            local kind, data, first_write, ttl = ARGV[first], ARGV[first + 2], ARGV[first + 3], ARGV[first + 4]
+            if kind == 'delete' then
+                redis.call('DEL', key)
+            else
+                if type(redis.pcall('HGET', key, 'version')) == 'table' then
+                    redis.call('DEL', key)
+                end
+                redis.call('HSET', key, 'data', data)
+                if first_write == '0' then
+                    redis.call('HSET', key, 'first-write', 0)
+                end
+                redis.call('HINCRBY', key, 'version', 1)
+                if ttl == '0' then
+                    redis.call('PERSIST', key)
+                elseif ttl ~= '' then
+                    redis.call('EXPIRE', key, ttl)
+                end
+            end
+        end
+        return 0
         ",
     )
 });
