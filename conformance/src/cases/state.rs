@@ -1,5 +1,5 @@
 //! State stores, asked by a guest: what Dapr's own conformance suite asks of every store (components-contrib,
-//! `tests/conformance/state`), apart from bulk operations and transactions.
+//! `tests/conformance/state`).
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -47,6 +47,11 @@ pub(super) fn cases() -> Vec<Case> {
         an_empty_key_is_refused,
         an_unknown_store_is_refused_by_its_name,
         the_guest_without_arguments_sets_z_and_prints_it,
+        a_bulk_get_answers_every_key_in_order,
+        a_bulk_write_applies_all_but_the_items_it_names,
+        a_transaction_is_done_in_its_order,
+        a_transaction_that_is_refused_changes_nothing,
+        several_keys_of_an_unknown_store_are_refused_by_its_name,
     };
     let of_stores_with_an_expiry_column = on_stores! {
         [StoreKind::InMemory, StoreKind::Sqlite];
@@ -329,6 +334,67 @@ async fn an_unknown_store_is_refused_by_its_name(state: State) -> anyhow::Result
 
 async fn the_guest_without_arguments_sets_z_and_prints_it(state: State) -> anyhow::Result<()> {
     ensure!(state.succeed(&[]).await? == b"value\n");
+    Ok(())
+}
+
+async fn a_bulk_get_answers_every_key_in_order(state: State) -> anyhow::Result<()> {
+    state.succeed(&["bulk-set", "one=1", "two=2", "three="]).await?;
+    let printed = state.succeed(&["bulk-get", "two", "missing", "one", "three", "", "two"]).await?;
+    let printed = String::from_utf8(printed)?;
+    let lines: Vec<&str> = printed.lines().collect();
+    let [two, missing, one, three, nameless, again] = lines[..] else { anyhow::bail!("{lines:?}") };
+    ensure!([two, missing, one, three, again] == ["two: 2", "missing: ", "one: 1", "three: ", "two: 2"], "{lines:?}");
+    ensure!(nameless.starts_with(": invalid-argument: component state: "), "{nameless}");
+    Ok(())
+}
+
+async fn a_bulk_write_applies_all_but_the_items_it_names(state: State) -> anyhow::Result<()> {
+    let stale = stale_etag(&state).await?;
+    let refused = |ended: Ended| -> anyhow::Result<()> {
+        let printed = ended.stderr().to_owned();
+        let is_named = printed.starts_with("key: etag-mismatch: component state: ") && printed.lines().count() == 1;
+        ensure!(ended.exit_code()? == 1 && is_named, "{printed}");
+        Ok(())
+    };
+    refused(state.run(&["bulk-set", "one=1", &format!("key=three#{stale}"), "other=1"]).await?)?;
+    ensure!([state.data("one").await?, state.data("key").await?, state.data("other").await?] == ["1", "two", "1"]);
+    refused(state.run(&["bulk-delete", "one", &format!("key#{stale}"), "other", "missing"]).await?)?;
+    ensure!([state.data("one").await?, state.data("key").await?, state.data("other").await?] == ["", "two", ""]);
+    Ok(())
+}
+
+async fn a_transaction_is_done_in_its_order(state: State) -> anyhow::Result<()> {
+    state.succeed(&["set", "old", "value"]).await?;
+    let etag = state.etag("old").await?;
+    let operations = ["set:key=one", "delete:key", "set:key=two", &format!("delete:old#{etag}"), "delete:missing"];
+    state.succeed(&[&["transact"], &operations[..]].concat()).await?;
+    ensure!(state.data("key").await? == "two");
+    ensure!(state.item("old").await? == Item::missing());
+    Ok(())
+}
+
+async fn a_transaction_that_is_refused_changes_nothing(state: State) -> anyhow::Result<()> {
+    let stale = stale_etag(&state).await?;
+    for (refused, class) in [
+        (format!("set:key=three#{stale}"), ErrorClass::EtagMismatch),
+        (format!("delete:key#{stale}"), ErrorClass::EtagMismatch),
+        ("set:key=three#not-an-etag".to_owned(), ErrorClass::EtagInvalid),
+        ("set:=nameless".to_owned(), ErrorClass::InvalidArgument),
+    ] {
+        state.refuse(&["transact", "set:new=value", "delete:key", &refused], class).await?;
+        ensure!(state.item("new").await? == Item::missing(), "{refused}");
+        ensure!(state.data("key").await? == "two", "{refused}");
+    }
+    Ok(())
+}
+
+async fn several_keys_of_an_unknown_store_are_refused_by_its_name(state: State) -> anyhow::Result<()> {
+    for words in [["bulk-get", "key"], ["bulk-set", "key=value"], ["bulk-delete", "key"], ["transact", "delete:key"]] {
+        let ended = state.run(&[&words[..], &["--store", "another"]].concat()).await?;
+        ensure!(
+            ended.exit_code()? == 1 && ended.stderr() == "not-found: no state store \"another\"; configured: state\n"
+        );
+    }
     Ok(())
 }
 

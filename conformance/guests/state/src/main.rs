@@ -2,6 +2,7 @@
 //! and reads it back.
 
 mod options;
+mod several;
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -17,6 +18,10 @@ usage: state                      sets z to `value`, reads it back, prints it
        state get KEY [OPTION..]
        state set KEY [VALUE] [OPTION..]     without VALUE: standard input
        state delete KEY [OPTION..]
+       state bulk-get KEY.. [OPTION..]
+       state bulk-set KEY=VALUE[#ETAG].. [OPTION..]
+       state bulk-delete KEY[#ETAG].. [OPTION..]
+       state transact set:KEY=VALUE[#ETAG]|delete:KEY[#ETAG].. [OPTION..]
   --store NAME                    default: state
   --etag ETAG
   --first-write, --last-write
@@ -48,6 +53,9 @@ fn run(options: Options) -> Result<(), String> {
         Command::Set { ref key, value: Some(ref value) } => set(key, value.as_bytes(), &options),
         Command::Set { ref key, value: None } => set(key, &standard_input()?, &options),
         Command::Delete { ref key } => delete(key, &options),
+        Command::BulkGet { ref keys } => several::bulk_get(keys, &options),
+        Command::BulkWrite { ref writes } => several::bulk_write(writes, &options),
+        Command::Transact { ref writes } => several::transact(writes, &options),
     }
 }
 
@@ -58,12 +66,7 @@ fn standard_input() -> Result<Vec<u8>, String> {
 }
 
 fn get(key: &str, options: &Options) -> Result<(), String> {
-    let request = GetRequest {
-        key: key.to_owned(),
-        metadata: options.metadata(),
-        options: GetOptions { consistency: options.consistency },
-    };
-    let response = store::get(&options.store, &request)?;
+    let response = store::get(&options.store, &get_request(key, options))?;
     let mut lines = response.data;
     lines.push(b'\n');
     if let (true, Some(etag)) = (options.show_etag, response.etag) {
@@ -81,25 +84,39 @@ fn get(key: &str, options: &Options) -> Result<(), String> {
 }
 
 fn set(key: &str, value: &[u8], options: &Options) -> Result<(), String> {
-    let request = SetRequest {
+    store::set(&options.store, &set_request(key, value, options)).map(drop)
+}
+
+fn delete(key: &str, options: &Options) -> Result<(), String> {
+    store::delete(&options.store, &delete_request(key, options)).map(drop)
+}
+
+fn get_request(key: &str, options: &Options) -> GetRequest {
+    GetRequest {
+        key: key.to_owned(),
+        metadata: options.metadata(),
+        options: GetOptions { consistency: options.consistency },
+    }
+}
+
+fn set_request(key: &str, value: &[u8], options: &Options) -> SetRequest {
+    SetRequest {
         key: key.to_owned(),
         value: value.to_owned(),
         etag: options.etag.clone(),
         metadata: options.metadata(),
         options: write_options(options),
         content_type: options.content_type.clone(),
-    };
-    store::set(&options.store, &request).map(drop)
+    }
 }
 
-fn delete(key: &str, options: &Options) -> Result<(), String> {
-    let request = DeleteRequest {
+fn delete_request(key: &str, options: &Options) -> DeleteRequest {
+    DeleteRequest {
         key: key.to_owned(),
         etag: options.etag.clone(),
         metadata: options.metadata(),
         options: write_options(options),
-    };
-    store::delete(&options.store, &request).map(drop)
+    }
 }
 
 fn write_options(options: &Options) -> WriteOptions {

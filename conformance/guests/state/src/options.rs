@@ -15,6 +15,21 @@ pub enum Command {
     Delete {
         key: String,
     },
+    BulkGet {
+        keys: Vec<String>,
+    },
+    BulkWrite {
+        writes: Vec<Write>,
+    },
+    Transact {
+        writes: Vec<Write>,
+    },
+}
+
+/// One of several writes.
+pub enum Write {
+    Set { key: String, value: String, etag: Option<String> },
+    Delete { key: String, etag: Option<String> },
 }
 
 pub struct Options {
@@ -77,6 +92,13 @@ fn parse_command(words: Vec<String>) -> Result<Command, String> {
     let Some(name) = words.next() else {
         return Ok(Command::Demo);
     };
+    match name.as_str() {
+        "bulk-get" => return Ok(Command::BulkGet { keys: words.collect() }),
+        "bulk-set" => return Ok(Command::BulkWrite { writes: words.map(parse_set).collect::<Result<_, _>>()? }),
+        "bulk-delete" => return Ok(Command::BulkWrite { writes: words.map(parse_delete).collect() }),
+        "transact" => return Ok(Command::Transact { writes: words.map(parse_write).collect::<Result<_, _>>()? }),
+        _ => {}
+    }
     let key = words.next().ok_or_else(|| format!("{name} needs a key"))?;
     let command = match name.as_str() {
         "get" => Command::Get { key },
@@ -87,6 +109,32 @@ fn parse_command(words: Vec<String>) -> Result<Command, String> {
     match words.next() {
         Some(word) => Err(format!("one word too many: {word}")),
         None => Ok(command),
+    }
+}
+
+fn parse_write(word: String) -> Result<Write, String> {
+    match word.split_once(':') {
+        Some(("set", word)) => parse_set(word.to_owned()),
+        Some(("delete", word)) => Ok(parse_delete(word.to_owned())),
+        _ => Err(format!("neither set:KEY=VALUE nor delete:KEY: {word}")),
+    }
+}
+
+fn parse_set(word: String) -> Result<Write, String> {
+    let (word, etag) = split_etag(word);
+    let (key, value) = parse_pair(&word)?;
+    Ok(Write::Set { key, value, etag })
+}
+
+fn parse_delete(word: String) -> Write {
+    let (key, etag) = split_etag(word);
+    Write::Delete { key, etag }
+}
+
+fn split_etag(word: String) -> (String, Option<String>) {
+    match word.rsplit_once('#') {
+        Some((word, etag)) => (word.to_owned(), Some(etag.to_owned())),
+        None => (word, None),
     }
 }
 
