@@ -381,7 +381,7 @@ async fn a_transaction_that_is_refused_changes_nothing(state: State) -> anyhow::
         ("set:key=three#not-an-etag".to_owned(), ErrorClass::EtagInvalid),
         ("set:=nameless".to_owned(), ErrorClass::InvalidArgument),
     ] {
-        state.refuse(&["transact", "set:new=value", "delete:key", &refused], class).await?;
+        state.refuse(&["transact", "set:new=value", &refused, "delete:key"], class).await?;
         ensure!(state.item("new").await? == Item::missing(), "{refused}");
         ensure!(state.data("key").await? == "two", "{refused}");
     }
