@@ -123,7 +123,7 @@ fn kubectl_exec_gives_a_program_the_user_s_terminal() {
     );
     namespace.wait_until_ready("pod");
     let exec = ["exec", "--stdin", "--tty", "pod", "--container"];
-    let script = r#"until [ "$(stty size)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
+    let script = r#"until [ "$(stty size 2>/dev/null)" = "33 77" ]; do :; done; stty size; read word; exit $word"#;
     let mut terminal = namespace.kubectl_at_a_terminal(&[&exec[..], &["native", "--", "sh", "-c", script]].concat());
     assert_eq!(terminal.line(), "33 77");
     terminal.type_line("9");
