@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use components::{App, AppId, Registry};
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::{Concurrency, Consistency, DeleteRequest, GetRequest, SetRequest, StateStore, WriteOptions};
+use host_abi::state::{
+    Concurrency, Consistency, DeleteRequest, GetRequest, Operation, SetRequest, StateStore, WriteOptions,
+};
 use support::{delete_request, get, set_request, store, ttl};
 use testbed::redis::RedisServer;
 
@@ -52,6 +54,35 @@ async fn a_value_is_a_hash_of_data_and_version() {
     assert_eq!(server.command::<i64>(&["TTL", "z"]), -1);
     store.delete(delete_request("z")).await.unwrap();
     assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
+}
+
+#[tokio::test]
+async fn a_transaction_leaves_what_its_operations_alone_would() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    let operations = [
+        set_request("z", "one"),
+        set_request("z", "two"),
+        with(Concurrency::FirstWrite, set_request("guarded", "value")),
+        SetRequest { metadata: ttl("100"), ..set_request("short", "value") },
+    ];
+    store.transact(operations.map(Operation::Upsert).to_vec()).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
+    assert_eq!(hash(&server, "guarded"), ["data", "value", "first-write", "0", "version", "1"]);
+    assert!((1..=100).contains(&server.command::<i64>(&["TTL", "short"])));
+}
+
+#[tokio::test]
+async fn a_transaction_on_a_version_that_is_no_whole_number_changes_nothing() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    for version in ["1.5", "0x10", "many"] {
+        server.command::<()>(&["HSET", "odd", "data", "theirs", "version", version]);
+        let operations = [set_request("key", "value"), set_request("odd", "ours")];
+        let error = store.transact(operations.map(Operation::Upsert).to_vec()).await.unwrap_err();
+        assert!(error.message.contains("the version of odd"), "{error}");
+        assert_eq!(server.command::<i64>(&["EXISTS", "key"]), 0, "{version}");
+    }
 }
 
 #[tokio::test]

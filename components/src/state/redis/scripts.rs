@@ -102,8 +102,8 @@ pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
             local is_hash = type(version) ~= 'table'
             versions[key] = is_hash and version ~= '' and version
             guarded[key] = is_hash and redis.call('HEXISTS', key, 'first-write') == 1
-            if versions[key] and not tonumber(version) then
-                return redis.error_reply('ERR the version of ' .. key .. ' is not a number')
+            if versions[key] and not string.match(version, '^%-?%d+$') then
+                return redis.error_reply('ERR the version of ' .. key .. ' is not a whole number')
             end
         end
         for index, key in ipairs(KEYS) do
