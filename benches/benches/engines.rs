@@ -106,7 +106,6 @@ fn http_request(criterion: &mut Criterion) {
         group.bench_function(engine.name(), |bencher| {
             bencher.to_async(&runtime).iter(async || {
                 let mut instance = instantiate(&*module, &host).await;
-                instance.run("_initialize").await.expect("a reactor");
                 let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
                 instance.call(&mut call).await.expect("an answer");
                 call.into_result()
