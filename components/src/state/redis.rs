@@ -86,7 +86,7 @@ impl Redis {
     }
 
     /// False where the write was refused.
-    async fn write(&self, request: &SetRequest, arguments: &SetArguments) -> RedisResult<bool> {
+    async fn write(&self, request: &SetRequest, arguments: &WriteArguments) -> RedisResult<bool> {
         let strong = request.options.consistency == Consistency::Strong;
         let connection = if strong { &self.strong } else { &self.connection };
         let arguments_of_script = arguments.of_script(request);
@@ -100,7 +100,7 @@ impl Redis {
     /// The operation that was refused, if one was: then nothing was done.
     async fn write_all<'a>(
         &self,
-        operations: &'a [(Operation, SetArguments)],
+        operations: &'a [(Operation, WriteArguments)],
         strong: bool,
     ) -> RedisResult<Option<&'a Operation>> {
         let keys: Vec<&str> = operations.iter().map(|(operation, _)| operation.key()).collect();
@@ -155,7 +155,7 @@ impl StateStore for Redis {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        let arguments = SetArguments::of(&request)?;
+        let arguments = WriteArguments::of(&request)?;
         let written = self.write(&request, &arguments).await.map_err(|error| self.explain(&error))?;
         if written { Ok(()) } else { Err(refused_set(&request)) }
     }
@@ -171,8 +171,8 @@ impl StateStore for Redis {
         let mut prepared = Vec::with_capacity(operations.len());
         for operation in operations {
             let (arguments, options) = match &operation {
-                Operation::Upsert(request) => (SetArguments::of(request)?, request.options),
-                Operation::Delete(request) => (SetArguments::of_delete(request)?, request.options),
+                Operation::Upsert(request) => (WriteArguments::of(request)?, request.options),
+                Operation::Delete(request) => (WriteArguments::of_delete(request)?, request.options),
             };
             strong |= options.consistency == Consistency::Strong;
             prepared.push((operation, arguments));
@@ -185,8 +185,8 @@ impl StateStore for Redis {
     }
 }
 
-/// What a script is told of a set beside its key and its data.
-struct SetArguments {
+/// What a script is told of a write beside its key and its data.
+struct WriteArguments {
     /// Zero stands for any version.
     expected: String,
     first_write: bool,
@@ -195,7 +195,7 @@ struct SetArguments {
     resend: Resend,
 }
 
-impl SetArguments {
+impl WriteArguments {
     fn of(request: &SetRequest) -> Result<Self, Error> {
         refuse_json(request.metadata.as_ref())?;
         let expected: i64 = match &request.etag {

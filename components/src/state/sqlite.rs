@@ -45,6 +45,16 @@ struct Sqlite {
     statements: Arc<Statements>,
 }
 
+impl Sqlite {
+    async fn write(&self, operation: Operation) -> Result<(), Error> {
+        let key = operation.key().to_owned();
+        let write = Write::of(operation)?;
+        let statements = Arc::clone(&self.statements);
+        let fits = self.worker.run(move |database| write.execute(database, &statements)).await?;
+        if fits { Ok(()) } else { Err(etag_mismatch(&key)) }
+    }
+}
+
 /// A row of the state table, its value as stored.
 struct Stored {
     value: Vec<u8>,
@@ -90,19 +100,11 @@ impl StateStore for Sqlite {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        let key = request.key.clone();
-        let write = Write::of(Operation::Upsert(request))?;
-        let statements = Arc::clone(&self.statements);
-        let fits = self.worker.run(move |database| write.execute(database, &statements)).await?;
-        if fits { Ok(()) } else { Err(etag_mismatch(&key)) }
+        self.write(Operation::Upsert(request)).await
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        let key = request.key.clone();
-        let write = Write::of(Operation::Delete(request))?;
-        let statements = Arc::clone(&self.statements);
-        let fits = self.worker.run(move |database| write.execute(database, &statements)).await?;
-        if fits { Ok(()) } else { Err(etag_mismatch(&key)) }
+        self.write(Operation::Delete(request)).await
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {

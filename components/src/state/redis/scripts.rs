@@ -6,14 +6,35 @@ use redis::{ErrorKind, RedisResult, ServerErrorKind};
 
 use super::connection::{Connection, Resend};
 
+/// What a set that is not refused does; it answers the new version.
+const WRITE: &str = r"
+        local function write(key, data, first_write, ttl)
+            redis.call('HSET', key, 'data', data)
+            if first_write == '0' then
+                redis.call('HSET', key, 'first-write', 0)
+            end
+            local version = redis.call('HINCRBY', key, 'version', 1)
+            if ttl == '0' then
+                redis.call('PERSIST', key)
+            elseif ttl ~= '' then
+                redis.call('EXPIRE', key, ttl)
+            end
+            return version
+        end";
+
 pub(super) struct Script {
-    source: &'static str,
+    source: String,
     hash: String,
 }
 
 impl Script {
-    fn new(source: &'static str) -> Self {
-        Self { source, hash: redis::Script::new(source).get_hash().to_owned() }
+    fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned() }
+    }
+
+    /// Of a script that calls [`WRITE`].
+    fn with_write(source: &str) -> Self {
+        Self::new(&[WRITE, source].concat())
     }
 
     /// Runs the script on these keys: by its hash, or with its source where the server does not know it yet.
@@ -31,7 +52,7 @@ impl Script {
         };
         let answer = match connection.query(&call("EVALSHA", &self.hash), resend).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                connection.query(&call("EVAL", self.source), resend).await?
+                connection.query(&call("EVAL", &self.source), resend).await?
             }
             answer => answer?,
         };
@@ -45,7 +66,7 @@ impl Script {
 /// Answers the new version, or nil where the write was refused. Data comes before the version, as Dapr writes
 /// them: a small hash lists its fields in the order of their first write.
 pub(super) static SET: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::with_write(
         r"
         local key, expected, data, first_write, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         local version = redis.pcall('HGET', key, 'version')
@@ -59,17 +80,7 @@ pub(super) static SET: LazyLock<Script> = LazyLock::new(|| {
                 return false
             end
         end
-        redis.call('HSET', key, 'data', data)
-        if first_write == '0' then
-            redis.call('HSET', key, 'first-write', 0)
-        end
-        version = redis.call('HINCRBY', key, 'version', 1)
-        if ttl == '0' then
-            redis.call('PERSIST', key)
-        elseif ttl ~= '' then
-            redis.call('EXPIRE', key, ttl)
-        end
-        return version
+        return write(key, data, first_write, ttl)
         ",
     )
 });
@@ -94,7 +105,7 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
 /// Answers 0, or the number of the operation that is refused, from 1. Scripts are not rolled back: whatever the
 /// operations would be refused for, given those before them, is found out before the first is done.
 pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::with_write(
         r"
         local versions, guarded = {}, {}
         for _, key in ipairs(KEYS) do
@@ -133,16 +144,7 @@ pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
                 if type(redis.pcall('HGET', key, 'version')) == 'table' then
                     redis.call('DEL', key)
                 end
-                redis.call('HSET', key, 'data', data)
-                if first_write == '0' then
-                    redis.call('HSET', key, 'first-write', 0)
-                end
-                redis.call('HINCRBY', key, 'version', 1)
-                if ttl == '0' then
-                    redis.call('PERSIST', key)
-                elseif ttl ~= '' then
-                    redis.call('EXPIRE', key, ttl)
-                end
+                write(key, data, first_write, ttl)
             end
         end
         return 0
