@@ -83,11 +83,18 @@ test-containerd-versions: images ## Run the end-to-end tests with the containerd
 test-500-pods: images ## Start and remove 500 pods and look for what they leave
 	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
 
-.PHONY: test-kubernetes
-test-kubernetes: images ## Run the tests in a Kubernetes cluster (the first time compiles it: 8 minutes)
+.PHONY: kubernetes
+kubernetes:
 	@scripts/install-packages.sh $(KUBERNETES_PACKAGES)
 	scripts/build-kubernetes.sh $(TARGET_DIR)
+
+.PHONY: test-kubernetes
+test-kubernetes: images kubernetes ## Run the tests in a Kubernetes cluster (the first time compiles it: 8 minutes)
 	$(CARGO_TEST) --workspace --test kubernetes -- --ignored --test-threads 4 $(ARGS)
+
+.PHONY: cluster
+cluster: build images kubernetes ## Start a Kubernetes cluster of one node, with a shell on it (compiles it as well)
+	$(SUDO) $(addprefix $(abspath $(TARGET_DIR))/,release/cluster-shell kubernetes release $(GUESTS:%=images/%.tar))
 
 .PHONY: conformance
 conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it

@@ -21,20 +21,25 @@ lay_out_files() {
   cp --recursive --parents --target-directory="$files/$checkout" conformance/guests/wat
 }
 
-# What the machine does once systemd is up. As under cargo, the package is a test's working directory.
+# What the machine does once systemd is up. As under cargo, the package is a test's working directory. So early, systemd
+# is there without a system bus, as on some nodes; its own tests run with one as well.
 write_errand() {
   cat >"$folder/disk/errand" <<BASH
 #!/bin/bash
 exec >/dev/virtio-ports/output 2>&1 </dev/null
 cp --recursive /errand/files/. /
-# Nothing has asked for it so early. Without it, libcgroups uses systemd's own socket, and may wait there in vain: it
-# sends its first call right behind BEGIN, and what systemd 257 reads together with that, it leaves lying.
-systemctl start dbus.socket || exit
 cd "$checkout/shim" || exit
 failures=0
+run() {
+  echo "     Running \$1 \$2"
+  "\$1" --include-ignored --skip two_hundred_runs || failures=\$((failures + 1))
+}
 for test in $(printf '%q ' "$@"); do
-  echo "     Running \$test"
-  "\$test" --include-ignored --skip two_hundred_runs || failures=\$((failures + 1))
+  run "\$test" "(no system bus)"
+done
+systemctl start dbus.socket || exit
+for test in $(printf '%q ' "$@"); do
+  [[ \$test != *systemd_cgroups* ]] || run "\$test" "(system bus)"
 done
 echo "\$failures" >/dev/virtio-ports/failures
 BASH

@@ -6,14 +6,17 @@ use anyhow::ensure;
 use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 use oci_spec::runtime::Spec;
 
+use crate::systemd::Scope;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CgroupPath {
-    /// As libcgroups and libcontainer take it.
-    pub(crate) in_spec: PathBuf,
+    /// As libcgroups and libcontainer take it. They know nothing of units.
+    pub(crate) for_libcontainer: PathBuf,
     /// The folder below the root of a hierarchy.
     pub(crate) folder: PathBuf,
-    /// The spec names a slice and a unit of systemd's, as the CRI does where the kubelet's driver is `systemd`.
-    pub(crate) is_unit: bool,
+    /// The unit whose cgroup it is, where the spec names a slice and a unit of systemd's, as the CRI does where the
+    /// kubelet's driver is `systemd`.
+    pub(crate) scope: Option<Scope>,
 }
 
 impl CgroupPath {
@@ -21,9 +24,11 @@ impl CgroupPath {
         let in_spec = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
         // libcontainer's own choice for a spec that names none.
         let in_spec = in_spec.unwrap_or_else(|| PathBuf::from(format!(":youki:{id}")));
-        match in_spec.to_str().and_then(folder_of_unit) {
-            Some(folder) => Self { in_spec, folder, is_unit: true },
-            None => Self { folder: below_root(&in_spec), in_spec, is_unit: false },
+        match in_spec.to_str().and_then(scope) {
+            Some((scope, folder)) => {
+                Self { for_libcontainer: Path::new("/").join(&folder), folder, scope: Some(scope) }
+            }
+            None => Self { folder: below_root(&in_spec), for_libcontainer: in_spec, scope: None },
         }
     }
 
@@ -33,10 +38,10 @@ impl CgroupPath {
     pub(crate) fn ensure_manageable(&self) -> anyhow::Result<()> {
         let unified = matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified));
         ensure!(
-            !self.is_unit || (unified && Path::new("/run/systemd/system").is_dir()),
+            self.scope.is_none() || (unified && Path::new("/run/systemd/system").is_dir()),
             "the cgroup {} is for the systemd cgroup driver, which takes systemd and cgroup v2 on this node; \
              set the kubelet's cgroupDriver to cgroupfs",
-            self.in_spec.display()
+            self.folder.display()
         );
         Ok(())
     }
@@ -46,9 +51,9 @@ fn below_root(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-/// The folder of `slice:prefix:name`; none where the path has another form. systemd nests slices by their dashes:
-/// `a-b.slice` lies in `a.slice`.
-fn folder_of_unit(path: &str) -> Option<PathBuf> {
+/// The unit that `slice:prefix:name` stands for, and its folder; none where the path has another form. systemd nests
+/// slices by their dashes: `a-b.slice` lies in `a.slice`.
+fn scope(path: &str) -> Option<(Scope, PathBuf)> {
     let mut parts = path.split(':');
     let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
     let stem = slice.strip_suffix(".slice")?;
@@ -60,8 +65,9 @@ fn folder_of_unit(path: &str) -> Option<PathBuf> {
         let ends = stem.match_indices('-').map(|(end, _)| end).chain([stem.len()]);
         folder.extend(ends.map(|end| format!("{}.slice", &stem[..end])));
     }
-    folder.push(if name.ends_with(".slice") { name.to_owned() } else { format!("{prefix}-{name}.scope") });
-    Some(folder)
+    let name = format!("{prefix}-{name}.scope");
+    folder.push(&name);
+    Some((Scope { slice: slice.to_owned(), name }, folder))
 }
 
 #[cfg(test)]
@@ -92,7 +98,7 @@ mod tests {
             ("-.slice:dapr:app", "dapr-app.scope", true),
         ] {
             let path = path_of(cgroups_path);
-            assert_eq!((path.folder.to_str(), path.is_unit), (Some(folder), is_unit), "{cgroups_path}");
+            assert_eq!((path.folder.to_str(), path.scope.is_some()), (Some(folder), is_unit), "{cgroups_path}");
         }
     }
 }

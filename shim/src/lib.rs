@@ -14,3 +14,4 @@ mod logging;
 mod operator_config;
 mod protocol;
 pub mod shim_process;
+mod systemd;

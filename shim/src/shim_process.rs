@@ -114,7 +114,7 @@ impl Shim for DaprShim {
     /// The shim of this container has died: ends what it left.
     async fn delete_shim(&mut self) -> Result<DeleteResponse, Error> {
         let bundle = env::current_dir().map_err(|error| Error::Other(error.to_string()))?;
-        let pid = Leftovers::of(&bundle).remove();
+        let pid = Leftovers::of(&bundle).remove().await;
         // Another container of the sandbox may have been first.
         if let Ok(address) = read_to_string("address")
             && !is_served(&address)

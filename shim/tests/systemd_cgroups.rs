@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::{ENGINES, HELLO, Node, engine};
 use testbed::containerd::PATIENCE;
 
@@ -49,6 +51,45 @@ fn a_container_is_a_unit_of_systemd_with_the_container_s_limits_until_it_is_dele
         }
         assert_eq!(node.end(id, "SIGKILL"), 137, "{name}");
         assert_gone(unit);
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs systemd; `make test-cgroup2` runs it"]
+fn an_updated_limit_holds_when_systemd_loads_its_configuration_again() {
+    let node = Node::start();
+    let id = &format!("{}-a", node.containerd.namespace());
+    let unit = &format!("dapr-{id}.scope");
+    let cgroup = &format!("--cgroup=system.slice:dapr:{id}");
+    node.start_detached(&[cgroup, "--memory-limit=134217728"], HELLO, id, &["/hello.wasm", "daemon"]);
+    let limits =
+        json!({"memory": {"limit": 268435456}, "cpu": {"quota": 30000, "period": 100000}, "pids": {"limit": 70}});
+    node.update(id, &limits).expect("possible");
+    let reload = Command::new("systemctl").arg("daemon-reload").status().expect("systemctl");
+    assert!(reload.success());
+    let folder = Path::new("/sys/fs/cgroup/system.slice").join(unit);
+    for (property_name, expected, file, value) in [
+        ("MemoryMax", "268435456", "memory.max", "268435456"),
+        ("CPUQuotaPerSecUSec", "300ms", "cpu.max", "30000 100000"),
+        ("TasksMax", "70", "pids.max", "70"),
+    ] {
+        assert_eq!(property(unit, property_name), expected, "{property_name}");
+        assert_eq!(fs::read_to_string(folder.join(file)).expect(file).trim(), value, "{file}");
+    }
+    node.end(id, "SIGKILL");
+    node.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs systemd; `make test-cgroup2` runs it"]
+fn a_container_can_be_made_again_as_soon_as_it_is_deleted() {
+    let node = Node::start();
+    let id = &format!("{}-a", node.containerd.namespace());
+    let cgroup = &format!("--cgroup=system.slice:dapr:{id}");
+    for round in 0..10 {
+        let run = node.run(&[cgroup], HELLO, id, &["/hello.wasm", "echo", "again"]);
+        assert_eq!((run.status(), run.stdout().as_str()), (0, "again\n"), "{round}: {}", run.stderr());
     }
     node.assert_nothing_left();
 }

@@ -92,7 +92,7 @@ impl Cluster {
     /// `kubectl` with these arguments, which is to be started on the node.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut kubectl = Command::new(self.programs.join("kubectl"));
-        kubectl.arg("--kubeconfig").arg(self.path("kubeconfig")).arg("--cache-dir").arg(self.path("kubectl"));
+        kubectl.arg("--kubeconfig").arg(self.kubeconfig()).arg("--cache-dir").arg(self.path("kubectl"));
         kubectl.args(arguments);
         kubectl
     }
@@ -110,6 +110,11 @@ impl Cluster {
         // One that ends without reading it all has said why.
         let _ = kubectl.stdin.take().expect("a pipe").write_all(input.as_bytes());
         kubectl.wait_with_output().expect("its output")
+    }
+
+    /// The file that tells `kubectl` of the cluster.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.path("kubeconfig")
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -3,9 +3,11 @@
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use libcgroups::common::DEFAULT_CGROUP_ROOT;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
@@ -50,7 +52,11 @@ pub(super) fn create(
     drop(rootfs);
     let console = Console::of(spec.process().as_ref(), &request.bundle)?;
     let executor = ContainerExecutor::of_container(program, Arc::clone(control));
-    let bundle = bundle_for_libcontainer(&request.bundle, &spec)?;
+    let bundle = bundle_for_libcontainer(&request.bundle, &spec, &cgroup)?;
+    if let Some(scope) = &cgroup.scope {
+        // With this process, as the container has none yet. The memory that it has is not moved.
+        scope.start(format!("container {}", request.id), process::id())?;
+    }
     let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(executor)
         .with_root_path(request.bundle.join(STATE_FOLDER))?
@@ -61,18 +67,24 @@ pub(super) fn create(
         .validate_id()?
         .as_init(&bundle)
         .as_sibling(true)
-        .with_systemd(cgroup.is_unit)
+        .with_systemd(false)
         .with_detach(true)
         .build()?;
     // From libcontainer's view the container runs; its process waits for the shim's own word.
     container.start()?;
+    if let Some(scope) = &cgroup.scope {
+        scope.keep_limits(&Path::new(DEFAULT_CGROUP_ROOT).join(&cgroup.folder))?;
+    }
     let pid = container.pid().context("libcontainer created a container without a process")?;
     Ok(Created { pid: pid.as_raw(), terminal: console.map(Console::terminal).transpose()? })
 }
 
 /// The bundle with what libcontainer is to be told in another way than by containerd.
-fn bundle_for_libcontainer(bundle: &Path, spec: &Spec) -> anyhow::Result<PathBuf> {
+fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> anyhow::Result<PathBuf> {
     let mut told = spec.clone();
+    if let Some(linux) = told.linux_mut() {
+        linux.set_cgroups_path(Some(cgroup.for_libcontainer.clone()));
+    }
     if let Some(mounts) = cgroup_mounts::replaced(spec)? {
         told.set_mounts(Some(mounts));
     }

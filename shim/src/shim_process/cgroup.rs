@@ -10,11 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use libcgroups::common::{
-    AnyCgroupManager, CgroupConfig, CgroupManager as _, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager,
-    get_all_pids, get_cgroup_setup,
+    CgroupConfig, CgroupManager as _, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager, get_all_pids,
+    get_cgroup_setup,
 };
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
@@ -28,6 +28,8 @@ use files::Folder;
 
 /// A process that waits in the kernel for a disk or a network file system cannot be frozen until that has answered.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// systemd may be busy.
+const VANISH_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Cgroup {
     id: String,
@@ -114,27 +116,34 @@ impl Cgroup {
 
     /// systemd removes a cgroup as soon as its last process has ended.
     pub(super) fn vanishes(&self) -> bool {
-        self.path.is_unit
+        self.path.scope.is_some()
     }
 
     /// Ends what still runs in it and removes it.
-    pub(super) fn remove(&self) -> anyhow::Result<()> {
+    pub(super) async fn remove(&self) -> anyhow::Result<()> {
         self.kill(Signal::KILL);
         // Who is frozen does not die.
         let _ = self.thaw();
-        if self.vanishes() && !self.path("").exists() {
-            return Ok(());
-        }
-        self.manager()?.remove().context("cannot remove the container's cgroup")
+        if self.vanishes() { self.vanished().await } else { self.remove_folders() }
     }
 
-    fn manager(&self) -> anyhow::Result<AnyCgroupManager> {
+    async fn vanished(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + VANISH_PATIENCE;
+        while self.path("").exists() {
+            ensure!(Instant::now() < deadline, "systemd does not remove the container's cgroup");
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    fn remove_folders(&self) -> anyhow::Result<()> {
         let config = CgroupConfig {
-            cgroup_path: self.path.in_spec.clone(),
-            systemd_cgroup: self.path.is_unit,
+            cgroup_path: self.path.for_libcontainer.clone(),
+            systemd_cgroup: false,
             container_name: self.id.clone(),
         };
-        create_cgroup_manager(config).context("cannot use the container's cgroup")
+        let manager = create_cgroup_manager(config).context("cannot use the container's cgroup")?;
+        manager.remove().context("cannot remove the container's cgroup")
     }
 
     fn folder(&self, controller: &str) -> Folder {

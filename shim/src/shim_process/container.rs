@@ -86,7 +86,7 @@ impl Container {
         let (pid, streams, spec, cgroup) = match created.await {
             Ok(created) => created,
             Err(error) => {
-                Leftovers::of(&bundle).remove();
+                Leftovers::of(&bundle).remove().await;
                 return Err(error);
             }
         };
@@ -198,7 +198,7 @@ impl Container {
             let _ = Signal::KILL.send(self.init.pid());
         }
         self.init.wait().await.context("the container's exit is lost")?;
-        Leftovers::of(&self.bundle).remove();
+        Leftovers::of(&self.bundle).remove().await;
         Ok(())
     }
 
@@ -277,12 +277,12 @@ impl<'a> Leftovers<'a> {
 
     /// Removes all of it, as far as it is there, and answers the pid that the container had, or 0. Trouble is
     /// logged: there is nobody left who could do better.
-    pub(super) fn remove(&self) -> u32 {
+    pub(super) async fn remove(&self) -> u32 {
         let pid = fs::read_to_string(self.bundle.join(PID_FILE)).ok().and_then(|pid| pid.parse().ok());
         let id = self.bundle.file_name().unwrap_or_default().to_string_lossy();
         let spec = Spec::load(self.bundle.join("config.json"));
-        let cgroup = spec.map_err(anyhow::Error::from).and_then(|spec| Cgroup::of(&spec, &id));
-        if let Err(error) = cgroup.and_then(|cgroup| cgroup.remove()) {
+        let removed = async { Cgroup::of(&spec?, &id)?.remove().await };
+        if let Err(error) = removed.await {
             tracing::warn!(container.id = %id, error = format!("{error:#}"), "cannot clean up the cgroup");
         }
         let rootfs = self.bundle.join("rootfs");

@@ -2,8 +2,7 @@
 //! so do its rules for devices.
 
 use anyhow::{Context as _, ensure};
-use libcgroups::common::{CgroupManager as _, ControllerOpt};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxPidsBuilder, LinuxResources};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::Cgroup;
 use super::files::Folder;
@@ -35,7 +34,10 @@ impl Cgroup {
             before.push((folder, *file, old));
             Ok(())
         });
-        let updated = updated.and_then(|()| if self.path.is_unit { self.tell_systemd(resources) } else { Ok(()) });
+        let updated = updated.and_then(|()| match &self.path.scope {
+            Some(scope) => scope.keep_limits(&self.path("")),
+            None => Ok(()),
+        });
         if updated.is_err() {
             for (folder, file, old) in before.iter().rev() {
                 let _ = folder.write(file, old.trim());
@@ -72,43 +74,6 @@ impl Cgroup {
         }
         changes.extend(resources.pids().as_ref().and_then(pids));
         Ok(changes)
-    }
-
-    /// systemd writes what it knows of a unit's limits whenever its configuration is loaded again: it is told what
-    /// holds now.
-    fn tell_systemd(&self, asked: &LinuxResources) -> anyhow::Result<()> {
-        let folder = self.folder("");
-        let mut resources = LinuxResources::default();
-        if let Some(mut cpu) = asked.cpu().clone() {
-            let max = folder.text("cpu.max").unwrap_or_default();
-            let (quota, period) = max.trim().split_once(' ').unwrap_or_default();
-            cpu.set_quota(Some(quota.parse().unwrap_or(UNLIMITED)));
-            cpu.set_period(period.parse().ok());
-            cpu.set_cpus(cpu.cpus().clone().filter(|cpus| !cpus.is_empty()));
-            cpu.set_mems(cpu.mems().clone().filter(|mems| !mems.is_empty()));
-            resources.set_cpu(Some(cpu));
-        }
-        if let Some(memory) = asked.memory() {
-            let now = MemoryNow::of(&folder);
-            let mut told = LinuxMemory::default();
-            told.set_reservation(given(memory.reservation()));
-            if given(memory.limit()).or(given(memory.swap())).is_some() {
-                told.set_limit(Some(now.limit));
-                told.set_swap(now.swap.map(|swap| if swap == UNLIMITED { UNLIMITED } else { now.limit + swap }));
-            }
-            resources.set_memory(Some(told));
-        }
-        if asked.pids().is_some() {
-            let limit = signed(folder.number("pids.max"));
-            resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
-        }
-        let options = ControllerOpt {
-            resources: &resources,
-            disable_oom_killer: false,
-            oom_score_adj: None,
-            freezer_state: None,
-        };
-        self.manager()?.apply(&options).context("systemd does not take the new limits")
     }
 }
 
