@@ -39,6 +39,59 @@ macro_rules! promises_of_every_store {
                 super::$promise(store).await;
             })*
         }
+
+        /// Such servers take a while to come together: the promises share them.
+        #[cfg(feature = "redis")]
+        mod redis_shared {
+            use testbed::redis::{Certificates, RedisCluster, RedisServer, WatchedRedis};
+
+            #[tokio::test]
+            async fn every_promise_is_kept_over_tls() {
+                let certificates = Certificates::new();
+                let (_server, port) = RedisServer::start_with_tls(&certificates);
+                keep_all(&[
+                    ("redisHost", &format!("127.0.0.1:{port}")),
+                    ("enableTLS", "true"),
+                    ("insecureSkipTLSVerify", "true"),
+                    ("clientCert", &certificates.pem("client.pem")),
+                    ("clientKey", &certificates.pem("client.key")),
+                ])
+                .await;
+            }
+
+            #[tokio::test]
+            async fn every_promise_is_kept_by_a_cluster() {
+                let cluster = RedisCluster::start(0);
+                keep_all(&[("redisHost", &cluster.hosts()), ("redisType", "cluster")]).await;
+            }
+
+            #[tokio::test]
+            async fn every_promise_is_kept_by_the_master_that_sentinels_name() {
+                let watched = WatchedRedis::start();
+                let master = ("sentinelMasterName", watched.name());
+                keep_all(&[("redisHost", &watched.sentinel.host()), ("failover", "true"), master]).await;
+            }
+
+            /// Each with keys of its own, which are all in one slot of a cluster: a transaction's must be.
+            async fn keep_all(metadata: &[(&str, &str)]) {
+                let store = |promise: &str| {
+                    let prefix = format!("{{{promise}}}");
+                    super::store("state.redis", &[metadata, &[("keyPrefix", &prefix)]].concat())
+                };
+                let promises = tokio::task::LocalSet::new();
+                promises
+                    .run_until(async {
+                        let running = [$((
+                            stringify!($promise),
+                            tokio::task::spawn_local(super::$promise(store(stringify!($promise)))),
+                        )),*];
+                        for (name, promise) in running {
+                            assert!(promise.await.is_ok(), "{name} is not kept");
+                        }
+                    })
+                    .await;
+            }
+        }
     };
 }
 

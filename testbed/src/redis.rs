@@ -1,19 +1,32 @@
-//! A real `redis-server`, in memory only.
+//! A real `redis-server`, in memory only; alone, with TLS, as a cluster, or watched by a sentinel.
+
+mod certificates;
+mod cluster;
+mod watched;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Connection, FromRedisValue, ToRedisArgs};
+use redis::{Client, Connection, FromRedisValue, RedisResult, ToRedisArgs};
 use tempfile::TempDir;
 
+pub use certificates::Certificates;
+pub use cluster::RedisCluster;
+pub use watched::WatchedRedis;
+
+/// A file of this name in a server's folder is its configuration.
+const CONFIGURATION: &str = "redis.conf";
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A server on a loopback port of its own, ended when the value is dropped.
 pub struct RedisServer {
     port: u16,
+    /// Its file, for a sentinel, which keeps what it learns there.
+    configuration: Option<PathBuf>,
     arguments: Vec<String>,
     process: Option<Child>,
     folder: TempDir,
@@ -31,9 +44,23 @@ impl RedisServer {
     /// # Panics
     /// `redis-server` is not installed or does not start.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let folder = TempDir::new().expect("temporary folder");
+        Self::start_in(TempDir::new().expect("temporary folder"), arguments)
+    }
+
+    /// Serves TLS as well, on the port that comes with it, to clients with a certificate of the same authority.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with_tls(certificates: &Certificates) -> (Self, u16) {
+        let port = free_port().expect("loopback port");
+        let arguments = certificates.arguments(port);
+        (Self::start_with(&arguments.each_ref().map(String::as_str)), port)
+    }
+
+    fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self { port: 0, arguments, process: None, folder };
+        let configuration = Some(folder.path().join(CONFIGURATION)).filter(|file| file.exists());
+        let mut server = Self { port: 0, configuration, arguments, process: None, folder };
         // Between the choice of a port and the server's bind, somebody else may take it.
         for _ in 0..20 {
             server.port = free_port().expect("loopback port");
@@ -83,16 +110,27 @@ impl RedisServer {
     /// # Panics
     /// The server is down or answers with an error.
     pub fn command<T: FromRedisValue>(&self, words: &[impl ToRedisArgs]) -> T {
+        self.ask(words).expect("answer")
+    }
+
+    /// As [`command`](Self::command), with the server's error or the lack of an answer.
+    pub fn ask<T: FromRedisValue>(&self, words: &[impl ToRedisArgs]) -> RedisResult<T> {
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
             command.arg(word);
         });
-        command.query(&mut self.connect().expect("connection")).expect("answer")
+        command.query(&mut self.connect()?)
+    }
+
+    /// A section of the server's `INFO`, or nothing where it does not answer.
+    pub fn info(&self, section: &str) -> String {
+        self.ask(&["INFO", section]).unwrap_or_default()
     }
 
     /// False where the port was taken.
     fn launch(&mut self) -> bool {
         let mut process = Command::new("redis-server")
+            .args(&self.configuration)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(&self.arguments)
             .current_dir(self.folder.path())
@@ -130,7 +168,7 @@ impl RedisServer {
         }
     }
 
-    fn connect(&self) -> redis::RedisResult<Connection> {
+    fn connect(&self) -> RedisResult<Connection> {
         Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(1))
     }
 }
@@ -138,6 +176,18 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+/// It is not within half a minute.
+fn until(what: &str, question: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !question() {
+        assert!(Instant::now() < deadline, "{what}: not within half a minute");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

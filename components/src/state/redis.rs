@@ -14,58 +14,73 @@
 //! - A delete with the etag `0` deletes every version.
 //!
 //! The store connects when it is first called. While Redis cannot be reached, every call tries again and answers
-//! `unavailable` within `dialTimeout`, or `readTimeout` where that is longer.
+//! `unavailable` within `dialTimeout`, or `readTimeout` where that is longer. A server that is full, or that has too
+//! few replicas to write, is `unavailable` as well.
+//!
+//! In a cluster the keys of a transaction must lie in one slot, by a hash tag (`{order 7}`) or a `keyPrefix` with one;
+//! others are `invalid-argument`, and nothing is written. (Dapr, with most versions of its client, does the parts of
+//! such a transaction one by one.)
+//!
+//! Request metadata `contentType: application/json` means a document where the server has RedisJSON, which is refused
+//! as not supported yet. Elsewhere it means nothing, as in Dapr.
 
+mod address;
+mod answer;
 mod connection;
+mod dialler;
+mod node;
 mod options;
+mod renewable;
 mod scripts;
+mod tls;
+mod topology;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{
     Concurrency, Consistency, DeleteRequest, GetRequest, GetResponse, Metadata, Operation, SetRequest, StateStore,
 };
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::OnceCell;
 
-use self::connection::{Connection, Resend, Server};
+use self::address::Address;
+use self::answer::{bytes, class, connected_replicas, item};
+use self::connection::{Connection, Resend, Route};
+use self::node::{Lane, REPLICATION_TIMEOUT};
 use self::options::Options;
 use super::ttl::Ttl;
 use super::{etag_invalid, etag_mismatch};
 use crate::properties::{InvalidProperty, Properties};
 
-/// How long a strong write waits for the replicas.
-const REPLICATION_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// # Errors
 /// The metadata is malformed, or asks for what is not supported yet.
 pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
-    Ok(Arc::new(Redis::new(&Options::new(properties)?)?))
+    Ok(Arc::new(Redis::new(&Options::new(properties)?)))
 }
 
 struct Redis {
-    address: String,
+    addresses: String,
     connection: Connection,
-    /// `WAIT` holds up all that comes after it on its connection: strong writes have their own.
-    strong: Connection,
+    /// Found out by the first request that needs it.
+    has_documents: OnceCell<bool>,
 }
 
 impl Redis {
-    fn new(options: &Options) -> Result<Self, InvalidProperty> {
-        let refused = |error: RedisError| InvalidProperty::Other(error.to_string());
-        let server = Arc::new(Server::new());
-        Ok(Self {
-            address: format!("{}:{}", options.host, options.port),
-            connection: Connection::new(options, &server, Duration::ZERO).map_err(refused)?,
-            strong: Connection::new(options, &server, REPLICATION_TIMEOUT).map_err(refused)?,
-        })
+    fn new(options: &Options) -> Self {
+        let addresses: Vec<String> = options.addresses.iter().map(Address::to_string).collect();
+        Self { addresses: addresses.join(","), connection: Connection::new(options), has_documents: OnceCell::new() }
     }
 
     fn explain(&self, error: &RedisError) -> Error {
-        Error::new(class(error), format!("redis at {}: {error}", self.address))
+        let hint = match error.kind() {
+            ErrorKind::Server(ServerErrorKind::CrossSlot) => {
+                ": the keys of a transaction must lie in one slot of the cluster, by a hash tag in braces"
+            }
+            _ => "",
+        };
+        Error::new(class(error), format!("redis at {}: {error}{hint}", self.addresses))
     }
 
     async fn read(&self, key: &str) -> RedisResult<GetResponse> {
@@ -74,11 +89,12 @@ impl Redis {
             command.arg(key);
             command
         };
-        match self.connection.query(&by_name("HGETALL"), Resend::Safe).await {
+        let route = Route { key, lane: Lane::Usual, resend: Resend::Safe };
+        match self.connection.query(&by_name("HGETALL"), route).await {
             Ok(hash) => item(hash),
             // Not a hash: what others stored as a plain string, which has no etag.
             Err(error) if error.code() == Some("WRONGTYPE") => {
-                let value = self.connection.query(&by_name("GET"), Resend::Safe).await?;
+                let value = self.connection.query(&by_name("GET"), route).await?;
                 Ok(GetResponse { data: bytes(value)?, ..GetResponse::default() })
             }
             Err(error) => Err(error),
@@ -87,12 +103,11 @@ impl Redis {
 
     /// False where the write was refused.
     async fn write(&self, request: &SetRequest, arguments: &WriteArguments) -> RedisResult<bool> {
-        let strong = request.options.consistency == Consistency::Strong;
-        let connection = if strong { &self.strong } else { &self.connection };
-        let arguments_of_script = arguments.of_script(request);
-        let version = scripts::SET.run(connection, &[&request.key], &arguments_of_script, arguments.resend).await?;
-        if strong && version.is_some() {
-            self.wait_for_replicas().await?;
+        let lane = lane(request.options.consistency);
+        let route = Route { key: &request.key, lane, resend: arguments.resend };
+        let version = scripts::SET.run(&self.connection, route, &[&request.key], &arguments.of_script(request)).await?;
+        if version.is_some() {
+            self.wait_for_replicas(route).await?;
         }
         Ok(version.is_some())
     }
@@ -101,9 +116,10 @@ impl Redis {
     async fn write_all<'a>(
         &self,
         operations: &'a [(Operation, WriteArguments)],
-        strong: bool,
+        lane: Lane,
     ) -> RedisResult<Option<&'a Operation>> {
         let keys: Vec<&str> = operations.iter().map(|(operation, _)| operation.key()).collect();
+        let Some(&key) = keys.first() else { return Ok(None) };
         let arguments = operations.iter().flat_map(|(operation, arguments)| match operation {
             Operation::Upsert(request) => {
                 let [expected, data, first_write, ttl] = arguments.of_script(request);
@@ -113,71 +129,105 @@ impl Redis {
         });
         let arguments: Vec<&[u8]> = arguments.collect();
         let once = operations.iter().any(|(_, arguments)| arguments.resend == Resend::Unsafe);
-        let resend = if once { Resend::Unsafe } else { Resend::Safe };
-        let connection = if strong { &self.strong } else { &self.connection };
-        let refused = scripts::TRANSACT.run(connection, &keys, &arguments, resend).await?.unwrap_or_default();
+        let route = Route { key, lane, resend: if once { Resend::Unsafe } else { Resend::Safe } };
+        let refused = scripts::TRANSACT.run(&self.connection, route, &keys, &arguments).await?.unwrap_or_default();
         let refused = usize::try_from(refused).ok().and_then(|number| operations.get(number.checked_sub(1)?));
-        if strong && refused.is_none() {
-            self.wait_for_replicas().await?;
+        if refused.is_none() {
+            self.wait_for_replicas(route).await?;
         }
         Ok(refused.map(|(operation, _)| operation))
     }
 
-    /// Until all replicas have the writes of the strong connection, or the time is up; as with Dapr, that too
-    /// is a success.
-    async fn wait_for_replicas(&self) -> RedisResult<()> {
-        let info = self.strong.query(redis::cmd("INFO").arg("replication"), Resend::Safe).await?;
+    /// After a strong write: until all replicas have what was written on its way, or the time is up; as with Dapr,
+    /// that too is a success.
+    async fn wait_for_replicas(&self, written: Route<'_>) -> RedisResult<()> {
+        if let Lane::Usual = written.lane {
+            return Ok(());
+        }
+        let route = Route { resend: Resend::Safe, ..written };
+        let info = self.connection.query(redis::cmd("INFO").arg("replication"), route).await?;
         let replicas = connected_replicas(&redis::from_redis_value::<String>(info)?);
         if replicas > 0 {
             let milliseconds = REPLICATION_TIMEOUT.as_millis() as u64;
             // On another connection there would be nothing to wait for.
-            self.strong.query(redis::cmd("WAIT").arg(replicas).arg(milliseconds), Resend::Unsafe).await?;
+            let route = Route { resend: Resend::Unsafe, ..written };
+            self.connection.query(redis::cmd("WAIT").arg(replicas).arg(milliseconds), route).await?;
         }
         Ok(())
     }
 
     async fn remove(&self, request: &DeleteRequest) -> RedisResult<bool> {
+        let route = Route { key: &request.key, lane: Lane::Usual, resend: Resend::Safe };
         let Some(etag) = &request.etag else {
-            self.connection.query(redis::cmd("DEL").arg(&request.key), Resend::Safe).await?;
+            self.connection.query(redis::cmd("DEL").arg(&request.key), route).await?;
             return Ok(true);
         };
-        let removed =
-            scripts::DELETE.run(&self.connection, &[&request.key], &[etag.as_bytes()], Resend::Unsafe).await?;
+        let route = Route { resend: Resend::Unsafe, ..route };
+        let removed = scripts::DELETE.run(&self.connection, route, &[&request.key], &[etag.as_bytes()]).await?;
         Ok(removed.is_some())
+    }
+
+    /// Dapr keeps the values of such requests as documents of the RedisJSON module, where the server has it.
+    async fn refuse_documents(&self, key: &str, metadata: Option<&Metadata>) -> Result<(), Error> {
+        let is_json = |(name, value): &(String, String)| name == "contentType" && value == "application/json";
+        if !metadata.is_some_and(|pairs| pairs.iter().any(is_json)) {
+            return Ok(());
+        }
+        let has_documents = self.has_documents.get_or_try_init(|| self.find_documents(key)).await;
+        if *has_documents.map_err(|error| self.explain(&error))? {
+            let message = "contentType application/json stores documents of RedisJSON, which is not supported yet";
+            return Err(Error::new(ErrorClass::InvalidArgument, message));
+        }
+        Ok(())
+    }
+
+    /// Whether the server has the command, as Dapr asks it.
+    async fn find_documents(&self, key: &str) -> RedisResult<bool> {
+        let route = Route { key, lane: Lane::Usual, resend: Resend::Safe };
+        match self.connection.query(&redis::cmd("JSON.GET"), route).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
+                Ok(!error.detail().is_some_and(|detail| detail.starts_with("unknown command")))
+            }
+            answer => answer.map(|_| true),
+        }
     }
 }
 
 #[async_trait]
 impl StateStore for Redis {
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
-        refuse_json(request.metadata.as_ref())?;
+        self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
         self.read(&request.key).await.map_err(|error| self.explain(&error))
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
         let arguments = WriteArguments::of(&request)?;
+        self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
         let written = self.write(&request, &arguments).await.map_err(|error| self.explain(&error))?;
         if written { Ok(()) } else { Err(refused_set(&request)) }
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        refuse_json(request.metadata.as_ref())?;
+        self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
         let removed = self.remove(&request).await.map_err(|error| self.explain(&error))?;
         if removed { Ok(()) } else { Err(etag_mismatch(&request.key)) }
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        let mut strong = false;
+        let mut consistency = Consistency::Unspecified;
         let mut prepared = Vec::with_capacity(operations.len());
         for operation in operations {
-            let (arguments, options) = match &operation {
-                Operation::Upsert(request) => (WriteArguments::of(request)?, request.options),
-                Operation::Delete(request) => (WriteArguments::of_delete(request)?, request.options),
+            let (arguments, options, metadata) = match &operation {
+                Operation::Upsert(request) => (WriteArguments::of(request)?, request.options, &request.metadata),
+                Operation::Delete(request) => (WriteArguments::of_delete(request), request.options, &request.metadata),
             };
-            strong |= options.consistency == Consistency::Strong;
+            self.refuse_documents(operation.key(), metadata.as_ref()).await?;
+            if options.consistency == Consistency::Strong {
+                consistency = Consistency::Strong;
+            }
             prepared.push((operation, arguments));
         }
-        match self.write_all(&prepared, strong).await.map_err(|error| self.explain(&error))? {
+        match self.write_all(&prepared, lane(consistency)).await.map_err(|error| self.explain(&error))? {
             None => Ok(()),
             Some(Operation::Upsert(request)) => Err(refused_set(request)),
             Some(Operation::Delete(request)) => Err(etag_mismatch(&request.key)),
@@ -197,7 +247,6 @@ struct WriteArguments {
 
 impl WriteArguments {
     fn of(request: &SetRequest) -> Result<Self, Error> {
-        refuse_json(request.metadata.as_ref())?;
         let expected: i64 = match &request.etag {
             Some(etag) if request.options.concurrency != Concurrency::LastWrite => {
                 etag.parse().map_err(|_| etag_invalid(&request.key))?
@@ -210,11 +259,10 @@ impl WriteArguments {
         Ok(Self { expected: expected.to_string(), first_write, ttl: ttl.unwrap_or_default(), resend })
     }
 
-    fn of_delete(request: &DeleteRequest) -> Result<Self, Error> {
-        refuse_json(request.metadata.as_ref())?;
+    fn of_delete(request: &DeleteRequest) -> Self {
         let resend = if request.etag.is_some() { Resend::Unsafe } else { Resend::Safe };
         let expected = request.etag.clone().unwrap_or_else(|| "0".to_owned());
-        Ok(Self { expected, first_write: false, ttl: String::new(), resend })
+        Self { expected, first_write: false, ttl: String::new(), resend }
     }
 
     fn of_script<'a>(&'a self, request: &'a SetRequest) -> [&'a [u8]; 4] {
@@ -231,56 +279,9 @@ fn refused_set(request: &SetRequest) -> Error {
     Error::new(ErrorClass::Internal, message)
 }
 
-/// Dapr keeps the values of such requests as documents of the RedisJSON module.
-fn refuse_json(metadata: Option<&Metadata>) -> Result<(), Error> {
-    let is_json = |(name, value): &(String, String)| name == "contentType" && value == "application/json";
-    if metadata.is_some_and(|pairs| pairs.iter().any(is_json)) {
-        let message = "contentType application/json stores documents of RedisJSON, which is not supported yet";
-        return Err(Error::new(ErrorClass::InvalidArgument, message));
-    }
-    Ok(())
-}
-
-/// The answer to `HGETALL`, a map or a flat array; an empty one is a key that does not exist.
-fn item(hash: Value) -> RedisResult<GetResponse> {
-    let (mut data, mut version) = (None, None);
-    let fields = hash.into_map_iter().map_err(|_| (ErrorKind::UnexpectedReturnType, "HGETALL answered no hash"))?;
-    let mut exists = false;
-    for (field, value) in fields {
-        exists = true;
-        match &*bytes(field)? {
-            b"data" => data = Some(bytes(value)?),
-            b"version" => version = Some(redis::from_redis_value::<String>(value)?),
-            _ => {}
-        }
-    }
-    match (data, version) {
-        (Some(data), etag @ Some(_)) => Ok(GetResponse { data, etag, ..GetResponse::default() }),
-        _ if !exists => Ok(GetResponse::default()),
-        _ => Err((ErrorKind::UnexpectedReturnType, "the hash lacks the field `data` or `version`").into()),
-    }
-}
-
-fn bytes(value: Value) -> RedisResult<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Ok(bytes.into()),
-        Value::Nil => Ok(Bytes::new()),
-        other => Ok(redis::from_redis_value::<Vec<u8>>(other)?.into()),
-    }
-}
-
-fn connected_replicas(info: &str) -> u32 {
-    let count = info.lines().find_map(|line| line.strip_prefix("connected_slaves:"));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
-}
-
-fn class(error: &RedisError) -> ErrorClass {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoPerm, ReadOnly, TryAgain};
-    match error.kind() {
-        ErrorKind::Io => ErrorClass::Unavailable,
-        ErrorKind::Server(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain) => ErrorClass::Unavailable,
-        ErrorKind::Server(NoPerm) | ErrorKind::AuthenticationFailed => ErrorClass::PermissionDenied,
-        _ if error.code() == Some("NOAUTH") => ErrorClass::PermissionDenied,
-        _ => ErrorClass::Internal,
+fn lane(consistency: Consistency) -> Lane {
+    match consistency {
+        Consistency::Strong => Lane::Strong,
+        Consistency::Unspecified | Consistency::Eventual => Lane::Usual,
     }
 }

@@ -1,26 +1,20 @@
-//! One connection to Redis, shared by all guests, made when it is first needed and again when it is lost.
+//! The way of a command to the right server and of its answer back, whatever happens to the servers meanwhile.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult, Value};
-use tokio::sync::OnceCell;
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time;
 
-use super::options::Options;
+use super::address::Address;
+use super::node::{Failure, Lane, Node};
+use super::options::{Options, Retries};
+use super::renewable::Made;
+use super::topology::{Map, Topology, slot_of};
 
-/// The pauses between attempts, doubling: those of Dapr's client.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(8);
-const LONGEST_PAUSE: Duration = Duration::from_millis(512);
-/// A connection that answered within so many milliseconds is taken to be there still.
-const FRESH: u64 = 1000;
-
-/// Filled by the first command that needs a connection; the others wait for it.
-type Slot = Arc<OnceCell<ConnectionManager>>;
+/// How often a command follows a server of a cluster that names another one.
+const MOST_REDIRECTIONS: u32 = 5;
 
 /// What becomes of a command whose answer did not arrive.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,135 +25,154 @@ pub(super) enum Resend {
     Unsafe,
 }
 
-/// What is known of a server through any of the connections to it.
-pub(super) struct Server {
-    known_since: Instant,
-    /// When a connection last broke, in [`milliseconds`](Self::milliseconds).
-    broke: AtomicU64,
+/// Of what a command needs beside its words.
+#[derive(Clone, Copy)]
+pub(super) struct Route<'a> {
+    /// All keys of a command lie where the first one does.
+    pub(super) key: &'a str,
+    pub(super) lane: Lane,
+    pub(super) resend: Resend,
 }
 
-impl Server {
-    pub(super) fn new() -> Self {
-        Self { known_since: Instant::now(), broke: AtomicU64::new(0) }
-    }
-
-    /// Until now, from 1.
-    fn milliseconds(&self) -> u64 {
-        self.known_since.elapsed().as_millis() as u64 + 1
-    }
-}
-
-/// Commands of all callers are pipelined; no lock is held while one waits.
-///
-/// The crate's manager connects again by itself, but hands the failure of an attempt to the next caller, whose
-/// server may be back, and keeps one that is no I/O error (a server that is loading, a password) for ever. So it
-/// is dropped when it fails, and the next attempt begins with a new one.
+/// All servers of a store.
 pub(super) struct Connection {
-    client: Client,
-    config: ConnectionManagerConfig,
-    max_retries: u32,
+    topology: Topology,
+    retries: Retries,
     /// How long a call may take with all its attempts; none where an answer may take for ever.
     patience: Option<Duration>,
-    slot: Mutex<Slot>,
-    server: Arc<Server>,
-    /// When the server last answered here, in [`Server::milliseconds`].
-    answered: AtomicU64,
 }
 
 impl Connection {
-    /// `blocked` is how long a command may keep the server busy beyond the usual. Does not connect.
-    pub(super) fn new(options: &Options, server: &Arc<Server>, blocked: Duration) -> RedisResult<Self> {
-        let mut redis = RedisConnectionInfo::default().set_db(options.database);
-        if let Some(username) = &options.username {
-            redis = redis.set_username(username);
+    /// Does not connect.
+    pub(super) fn new(options: &Options) -> Self {
+        let dialler = &options.dialler;
+        Self {
+            topology: Topology::new(options),
+            retries: options.retries,
+            patience: dialler.response_timeout.map(|timeout| timeout.max(dialler.timeout)),
         }
-        if let Some(password) = &options.password {
-            redis = redis.set_password(password);
-        }
-        let info = ConnectionAddr::Tcp(options.host.clone(), options.port)
-            .into_connection_info()?
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true))
-            .set_redis_settings(redis);
-        let response_timeout = options.response_timeout.map(|timeout| timeout + blocked);
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(options.dial_timeout))
-            .set_response_timeout(response_timeout)
-            .set_number_of_retries(0);
-        Ok(Self {
-            client: Client::open(info)?,
-            config,
-            max_retries: options.max_retries,
-            patience: response_timeout.map(|timeout| timeout.max(options.dial_timeout)),
-            slot: Mutex::default(),
-            server: Arc::clone(server),
-            answered: AtomicU64::new(0),
-        })
     }
 
-    /// Sends `command`, again if the connection broke and that is safe. One that must not be sent twice goes
-    /// out once, on a connection that was seen alive just before.
-    pub(super) async fn query(&self, command: &Cmd, resend: Resend) -> RedisResult<Value> {
-        self.within_patience(async {
-            if resend == Resend::Safe {
-                return self.send_until_answered(command).await;
+    /// Sends `command`, again if it certainly had no effect, or if it may have had one and [`Resend::Safe`] says that
+    /// this does no harm. One that must not be sent twice goes out on a connection that was seen alive just before.
+    pub(super) async fn query(&self, command: &Cmd, route: Route<'_>) -> RedisResult<Value> {
+        let Some(patience) = self.patience else { return self.persist(command, route).await };
+        match time::timeout(patience + route.lane.blocked(), self.persist(command, route)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Whoever keeps silent may have been replaced.
+                self.topology.discard_any();
+                Err(io::Error::from(io::ErrorKind::TimedOut).into())
             }
-            if !self.is_fresh() {
-                self.send_until_answered(&redis::cmd("PING")).await?;
-            }
-            self.send(command).await
-        })
-        .await
-    }
-
-    async fn within_patience<T>(&self, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-        match self.patience {
-            None => work.await,
-            Some(patience) => time::timeout(patience, work)
-                .await
-                .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())),
         }
     }
 
-    async fn send_until_answered(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut pause = SHORTEST_PAUSE;
-        for _ in 0..self.max_retries {
-            match self.send(command).await {
-                Err(error) if error.is_io_error() => time::sleep(pause).await,
-                answer => return answer,
+    async fn persist(&self, command: &Cmd, route: Route<'_>) -> RedisResult<Value> {
+        let mut attempts = Attempts::new(self.retries);
+        let mut asked = None;
+        loop {
+            let failure = match self.attempt(command, route, asked.take()).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            match attempts.next(&failure, route.resend) {
+                Next::GiveUp => return Err(failure.error),
+                Next::Redirect => asked = failure.asks,
+                Next::Pause(pause) => time::sleep(pause).await,
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.send(command).await
     }
 
-    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let slot = Arc::clone(&self.slot());
-        let connect = || ConnectionManager::new_with_config(self.client.clone(), self.config.clone());
-        let mut manager = slot.get_or_try_init(connect).await?.clone();
-        let answer = command.query_async(&mut manager).await;
-        match &answer {
-            Err(error) if error.is_io_error() => self.forget(&slot),
-            _ => self.answered.store(self.server.milliseconds(), Ordering::Relaxed),
+    /// Sends the command once: to `asked`, which is about to get the key's slot, or else to the slot's master.
+    async fn attempt(&self, command: &Cmd, route: Route<'_>, asked: Option<Address>) -> Result<Value, Failure> {
+        let map = self.topology.map().await.map_err(Failure::without_effect)?;
+        let slot = slot_of(route.key);
+        let is_asked = asked.is_some();
+        let node = asked.map(|address| self.topology.node(address)).or_else(|| map.value.master(slot));
+        let Some(node) = node else {
+            self.topology.discard(&map);
+            let error = (ErrorKind::ClusterConnectionNotFound, "no server of the cluster has the key's slot");
+            return Err(Failure::without_effect(error.into()));
+        };
+        let mut answer = deliver(&node, command, route, is_asked).await;
+        if let Err(failure) = &mut answer {
+            self.learn(failure, &map, slot, &node);
         }
         answer
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the next command connect anew, unless another one saw to that already.
-    fn forget(&self, failed: &Slot) {
-        self.server.broke.store(self.server.milliseconds(), Ordering::Relaxed);
-        let mut slot = self.slot();
-        if Arc::ptr_eq(&slot, failed) {
-            *slot = Slot::default();
+    fn learn(&self, failure: &mut Failure, map: &Made<Arc<Map>>, slot: u16, node: &Node) {
+        let told = failure.error.redirect_node().and_then(|(address, _)| Address::told(address, &node.address));
+        match (failure.error.kind(), told) {
+            (ErrorKind::Server(ServerErrorKind::Moved), Some(master)) => {
+                map.value.moved(slot, self.topology.node(master));
+            }
+            (ErrorKind::Server(ServerErrorKind::Ask), told) => failure.asks = told,
+            (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
+                // Its name may mean another server by now.
+                node.hang_up();
+                self.topology.discard(map);
+            }
+            _ if may_pass(&failure.error) => self.topology.discard(map),
+            _ => {}
         }
     }
+}
 
-    /// Whether the server answered here a moment ago, and nobody has seen a connection to it break since.
-    fn is_fresh(&self) -> bool {
-        let answered = self.answered.load(Ordering::Relaxed);
-        answered > self.server.broke.load(Ordering::Relaxed) && self.server.milliseconds() - answered < FRESH
+async fn deliver(node: &Node, command: &Cmd, route: Route<'_>, asking: bool) -> Result<Value, Failure> {
+    if route.resend == Resend::Unsafe && !node.is_fresh(route.lane) {
+        let answer = node.send(route.lane, &redis::cmd("PING"), false).await;
+        answer.map_err(|failure| Failure::without_effect(failure.error))?;
+    }
+    node.send(route.lane, command, asking).await
+}
+
+/// Whether it is about the servers and not about the command, so that trying again may help.
+pub(super) fn may_pass(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::MasterNameNotFoundBySentinel | ErrorKind::ClusterConnectionNotFound => true,
+        ErrorKind::Server(kind) => {
+            matches!(kind, Ask | BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly | TryAgain)
+        }
+        _ => false,
+    }
+}
+
+enum Next {
+    GiveUp,
+    Redirect,
+    Pause(Duration),
+}
+
+/// Of one command.
+struct Attempts {
+    redirections: u32,
+    retries: u32,
+    pause: Duration,
+    longest_pause: Duration,
+}
+
+impl Attempts {
+    fn new(retries: Retries) -> Self {
+        let Retries { most, shortest_pause, longest_pause } = retries;
+        Self { redirections: MOST_REDIRECTIONS, retries: most, pause: shortest_pause, longest_pause }
+    }
+
+    fn next(&mut self, failure: &Failure, resend: Resend) -> Next {
+        use ServerErrorKind::{Ask, Moved};
+        if failure.in_doubt && resend == Resend::Unsafe || !may_pass(&failure.error) {
+            return Next::GiveUp;
+        }
+        let is_redirection = matches!(failure.error.kind(), ErrorKind::Server(Ask | Moved));
+        let left = if is_redirection { &mut self.redirections } else { &mut self.retries };
+        let Some(fewer) = left.checked_sub(1) else { return Next::GiveUp };
+        *left = fewer;
+        if is_redirection {
+            return Next::Redirect;
+        }
+        let pause = self.pause.min(self.longest_pause);
+        self.pause = pause * 2;
+        Next::Pause(pause)
     }
 }

@@ -1,10 +1,15 @@
-//! `state.redis`: Dapr's layout byte for byte, its traps, and a server that comes and goes.
+//! `state.redis`: Dapr's layout byte for byte, its traps, and servers that come and go.
 #![cfg(feature = "redis")]
 
+mod cluster;
+mod counter;
+mod failover;
+mod outages;
+#[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::fs;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,14 +222,37 @@ async fn the_etag_zero_deletes_every_version() {
     assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
 }
 
+fn json() -> Option<Vec<(String, String)>> {
+    Some(vec![("contentType".to_owned(), "application/json".to_owned())])
+}
+
 #[tokio::test]
-async fn json_documents_are_refused_by_name() {
+async fn without_redisjson_the_content_type_means_nothing() {
     let server = RedisServer::start();
     let store = store_on(&server, &[]);
-    let metadata = Some(vec![("contentType".to_owned(), "application/json".to_owned())]);
-    let refused = store.set(SetRequest { metadata, ..set_request("z", "{}") }).await.unwrap_err();
+    store.set(SetRequest { metadata: json(), ..set_request("z", "{}") }).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "{}", "version", "1"]);
+    let read = store.get(GetRequest { key: "z".into(), metadata: json(), ..GetRequest::default() }).await.unwrap();
+    assert_eq!(read.data, "{}");
+    let upsert = Operation::Upsert(SetRequest { metadata: json(), ..set_request("z", "[]") });
+    store.transact(vec![upsert]).await.unwrap();
+    assert_eq!(hash(&server, "z"), ["data", "[]", "version", "2"]);
+    store.delete(DeleteRequest { metadata: json(), ..delete_request("z") }).await.unwrap();
+    assert_eq!(server.command::<i64>(&["EXISTS", "z"]), 0);
+}
+
+#[tokio::test]
+async fn documents_of_redisjson_are_refused_by_name() {
+    // A command of that name is all that tells such a server.
+    let server = RedisServer::start_with(&["--rename-command", "ECHO", "JSON.GET"]);
+    let store = store_on(&server, &[]);
+    let refused = store.set(SetRequest { metadata: json(), ..set_request("z", "{}") }).await.unwrap_err();
     assert_eq!(refused.class, ErrorClass::InvalidArgument);
     assert!(refused.message.contains("RedisJSON"), "{refused}");
+    let upserts = [set_request("z", "{}"), SetRequest { metadata: json(), ..set_request("y", "{}") }];
+    let refused = store.transact(upserts.map(Operation::Upsert).to_vec()).await;
+    assert_eq!(class(refused), Some(ErrorClass::InvalidArgument));
+    assert_eq!(server.command::<i64>(&["DBSIZE"]), 0);
     // Elsewhere the same words mean nothing.
     let request = SetRequest { content_type: Some("application/json".into()), ..set_request("z", "{}") };
     store.set(request).await.unwrap();
@@ -264,126 +292,6 @@ async fn a_password_is_used_and_never_told() {
         assert_eq!(error.class, ErrorClass::PermissionDenied);
         assert!(!error.message.contains("hunter"), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_server_that_lost_its_scripts_gets_them_again() {
-    let server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    store.set(set_request("z", "one")).await.unwrap();
-    server.command::<()>(&["SCRIPT", "FLUSH"]);
-    store.set(with_etag("1", set_request("z", "two"))).await.unwrap();
-    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
-}
-
-#[tokio::test]
-async fn all_guests_share_one_connection() {
-    let server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    let mut guests = tokio::task::JoinSet::new();
-    for guest in 0..200 {
-        let store = Arc::clone(&store);
-        guests.spawn(async move {
-            let key = guest.to_string();
-            store.set(set_request(&key, &key)).await.unwrap();
-            assert_eq!(get(&*store, &key).await.data, key);
-        });
-    }
-    guests.join_all().await;
-    let clients: Vec<String> = server.command::<String>(&["CLIENT", "LIST"]).lines().map(str::to_owned).collect();
-    assert_eq!(clients.len(), 2, "the store's and the one that asks: {clients:?}");
-}
-
-#[tokio::test]
-async fn an_outage_is_told_at_once_and_over_when_it_is_over() {
-    let mut server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    store.set(set_request("z", "value")).await.unwrap();
-    server.stop();
-    for _ in 0..3 {
-        let asked = Instant::now();
-        let error = store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await.unwrap_err();
-        assert_eq!(error.class, ErrorClass::Unavailable);
-        assert!(error.message.starts_with(&format!("component store: redis at {}: ", server.host())), "{error}");
-        assert!(asked.elapsed() < Duration::from_secs(5));
-    }
-    assert_eq!(class(store.set(set_request("z", "lost")).await), Some(ErrorClass::Unavailable));
-    server.restart();
-    store.set(with(Concurrency::FirstWrite, set_request("z", "back"))).await.unwrap();
-    assert_eq!(hash(&server, "z"), ["data", "back", "first-write", "0", "version", "1"]);
-    assert_eq!(get(&*store, "z").await.data, "back");
-}
-
-#[tokio::test]
-async fn a_restart_between_two_calls_is_not_noticed() {
-    let mut server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    store.set(set_request("z", "before")).await.unwrap();
-    server.restart();
-    assert_eq!(get(&*store, "z").await.etag, None);
-    server.restart();
-    store.set(set_request("z", "after")).await.unwrap();
-    assert_eq!(hash(&server, "z"), ["data", "after", "version", "1"]);
-}
-
-#[tokio::test]
-async fn a_restart_that_one_call_noticed_is_no_surprise_to_the_next() {
-    let mut server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    store.set(strong(set_request("z", "before"))).await.unwrap();
-    get(&*store, "z").await;
-    server.stop();
-    assert!(store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await.is_err());
-    server.restart();
-    store.set(strong(with(Concurrency::FirstWrite, set_request("z", "after")))).await.unwrap();
-    assert_eq!(get(&*store, "z").await.data, "after");
-}
-
-#[tokio::test]
-async fn a_conditional_write_goes_out_on_a_connection_that_is_alive() {
-    let server = RedisServer::start();
-    let store = store_on(&server, &[]);
-    store.set(set_request("z", "one")).await.unwrap();
-    server.command::<i64>(&["CLIENT", "KILL", "TYPE", "normal"]);
-    // Long enough for the connection not to be trusted any more.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    store.set(with_etag("1", set_request("z", "two"))).await.unwrap();
-    assert_eq!(hash(&server, "z"), ["data", "two", "version", "2"]);
-}
-
-#[tokio::test]
-async fn a_store_is_there_before_its_server() {
-    let mut server = RedisServer::start();
-    server.stop();
-    let store = store_on(&server, &[]);
-    assert_eq!(class(store.set(set_request("z", "value")).await), Some(ErrorClass::Unavailable));
-    server.restart();
-    store.set(set_request("z", "value")).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_server_that_accepts_and_keeps_silent_is_given_up_after_the_dial_timeout() {
-    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let host = silent.local_addr().unwrap().to_string();
-    let store = store("state.redis", &[("redisHost", &host), ("dialTimeout", "300"), ("readTimeout", "200ms")]);
-    let asked = Instant::now();
-    assert_eq!(class(store.set(set_request("z", "value")).await), Some(ErrorClass::Unavailable));
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-}
-
-#[tokio::test]
-async fn a_server_that_hangs_is_given_up_after_the_read_timeout() {
-    let server = RedisServer::start();
-    let store = store_on(&server, &[("readTimeout", "200ms"), ("redisMaxRetries", "-1")]);
-    store.set(set_request("z", "value")).await.unwrap();
-    server.command::<()>(&["CLIENT", "PAUSE", "1000"]);
-    let asked = Instant::now();
-    let read = store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await;
-    assert_eq!(class(read), Some(ErrorClass::Unavailable));
-    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
-    // Answered when the pause is over.
-    server.command::<String>(&["PING"]);
-    assert_eq!(get(&*store, "z").await.data, "value");
 }
 
 fn with_replica(server: &RedisServer) -> RedisServer {
