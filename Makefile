@@ -21,6 +21,7 @@ help: ## List the targets
 .PHONY: deps
 deps: ## Install the Debian packages that are missing
 	@scripts/install-packages.sh $(DEBIAN_PACKAGES)
+	@scripts/install-postgresql.sh
 
 .PHONY: build
 build: deps ## Compile everything, into target/release
@@ -56,13 +57,13 @@ check: deps ## Check format and lints
 	  -- --deny warnings
 
 .PHONY: test
-test: images ## Run every test, with containerd and Redis
+test: images ## Run every test, with containerd, Redis and PostgreSQL
 	$(CARGO_TEST) --workspace
 
 .PHONY: test-one-engine
 test-one-engine: images ## Run every test with each engine alone (the first time compiles it again: 10 minutes each)
-	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmtime
-	$(CARGO_TEST) --workspace --no-default-features --features redis,sqlite,wasmer
+	$(CARGO_TEST) --workspace --no-default-features --features postgresql,redis,sqlite,wasmtime
+	$(CARGO_TEST) --workspace --no-default-features --features postgresql,redis,sqlite,wasmer
 
 .PHONY: test-cgroup2
 test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgroup v2 and systemd

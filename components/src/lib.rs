@@ -2,7 +2,7 @@
 //!
 //! - [`manifest`] reads files and folders of Component documents and reports everything that is wrong at once.
 //! - [`registry`] knows which component types exist, and [loads](registry::Registry::load) a folder for one app.
-//! - [`state`] holds the state stores: in memory always, `redis` and `sqlite` as cargo features.
+//! - [`state`] holds the state stores: in memory always, `postgresql`, `redis` and `sqlite` as cargo features.
 //!
 //! Loading does no I/O but to read the manifests: no store is contacted, no file opened and no thread started
 //! before a guest makes the first call. A store that is down at that moment is an answer to the guest, not the

@@ -53,10 +53,13 @@ pub struct Components {
 }
 
 impl Registry {
-    /// The types that this build holds: `state.in-memory`, and those of the features `redis` and `sqlite`.
+    /// The types that this build holds: `state.in-memory`, and those of the features `postgresql`, `redis` and
+    /// `sqlite`.
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         registry.register_state_store("state.in-memory", "v1", state::in_memory::construct);
+        #[cfg(feature = "postgresql")]
+        registry.register_state_store("state.postgresql", "v2", state::postgresql::construct);
         #[cfg(feature = "redis")]
         registry.register_state_store("state.redis", "v1", state::redis::construct);
         #[cfg(feature = "sqlite")]

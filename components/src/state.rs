@@ -4,8 +4,12 @@
 
 pub mod in_memory;
 pub(crate) mod key_prefix;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "postgresql", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub(crate) mod ttl;

@@ -165,8 +165,8 @@ fn all_faults_of_a_folder_are_reported_together() {
     fs::write(folder.path().join("d.yaml"), [0xff, 0xfe]).unwrap();
     let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().unwrap().to_string();
     let faults = faults.replace(&format!("{}/", folder.path().display()), "");
-    let known = if cfg!(all(feature = "redis", feature = "sqlite")) {
-        "state.in-memory v1, state.redis v1, state.sqlite v1"
+    let known = if cfg!(all(feature = "postgresql", feature = "redis", feature = "sqlite")) {
+        "state.in-memory v1, state.postgresql v2, state.redis v1, state.sqlite v1"
     } else {
         "state.in-memory v1"
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use components::{App, Registry};
 use host_abi::state::StateStore;
 use tempfile::TempDir;
+use testbed::postgresql::PostgresqlServer;
 use testbed::redis::RedisServer;
 
 /// The component's name in every manifest here.
@@ -18,22 +19,34 @@ pub(crate) enum StoreKind {
     InMemory,
     Sqlite,
     Redis,
+    Postgresql,
 }
 
 impl StoreKind {
-    pub(crate) const ALL: [Self; 3] = [Self::InMemory, Self::Sqlite, Self::Redis];
+    pub(crate) const ALL: [Self; 4] = [Self::InMemory, Self::Sqlite, Self::Redis, Self::Postgresql];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::InMemory => "in-memory",
             Self::Sqlite => "sqlite",
             Self::Redis => "redis",
+            Self::Postgresql => "postgresql",
         }
+    }
+
+    /// Of the component type.
+    fn version(self) -> &'static str {
+        if self == Self::Postgresql { "v2" } else { "v1" }
     }
 
     /// The program that a store of this kind needs.
     pub(crate) fn server(self) -> Option<&'static str> {
-        (self == Self::Redis).then_some("redis-server")
+        match self {
+            Self::InMemory | Self::Sqlite => None,
+            Self::Redis => Some("redis-server"),
+            // Where Debian has it, which is not among the folders of commands.
+            Self::Postgresql => Some("/usr/lib/postgresql/15/bin/postgres"),
+        }
     }
 }
 
@@ -41,6 +54,7 @@ impl StoreKind {
 pub(crate) struct Store {
     stores: BTreeMap<String, Arc<dyn StateStore>>,
     redis: Option<RedisServer>,
+    _postgresql: Option<Arc<PostgresqlServer>>,
     _folder: TempDir,
 }
 
@@ -52,12 +66,18 @@ impl Store {
     pub(crate) fn for_app(kind: StoreKind, app: &App) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let redis = (kind == StoreKind::Redis).then(RedisServer::start);
-        let property = match (kind, &redis) {
-            (StoreKind::Sqlite, _) => {
+        let postgresql = (kind == StoreKind::Postgresql).then(PostgresqlServer::shared);
+        let property = match (kind, &redis, &postgresql) {
+            (StoreKind::Sqlite, _, _) => {
                 format!("{{name: connectionString, value: {:?}}}", folder.path().join("state.db"))
             }
-            (_, Some(server)) => format!("{{name: redisHost, value: {:?}}}", server.host()),
-            (_, None) => String::new(),
+            (_, Some(server), _) => format!("{{name: redisHost, value: {:?}}}", server.host()),
+            (_, _, Some(server)) => format!(
+                "{{name: connectionString, value: {:?}}}, {{name: tablePrefix, value: {:?}}}",
+                server.connection_string(),
+                server.unused_prefix()
+            ),
+            (_, None, None) => String::new(),
         };
         let manifests = folder.path().join("components");
         fs::create_dir(&manifests)?;
@@ -65,12 +85,13 @@ impl Store {
             "apiVersion: dapr.io/v1alpha1\n\
              kind: Component\n\
              metadata: {{name: {NAME}}}\n\
-             spec: {{type: state.{}, version: v1, metadata: [{property}]}}\n",
-            kind.name()
+             spec: {{type: state.{}, version: {}, metadata: [{property}]}}\n",
+            kind.name(),
+            kind.version()
         );
         fs::write(manifests.join("state.yaml"), manifest)?;
         let stores = Registry::builtin().load(&[manifests], app)?.state_stores;
-        Ok(Self { stores, redis, _folder: folder })
+        Ok(Self { stores, redis, _postgresql: postgresql, _folder: folder })
     }
 
     /// What a guest's host functions act on.

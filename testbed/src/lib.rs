@@ -7,4 +7,5 @@ pub mod mounts;
 pub mod network;
 pub mod pause;
 pub mod pods;
+pub mod postgresql;
 pub mod redis;

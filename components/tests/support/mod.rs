@@ -7,10 +7,13 @@ use std::sync::Arc;
 use components::{App, Registry};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
 
-/// The one store of a manifest with this type and metadata, for an app without an id.
-pub(crate) fn store(component_type: &str, metadata: &[(&str, &str)]) -> Arc<dyn StateStore> {
-    let mut yaml =
-        format!("kind: Component\nmetadata: {{name: store}}\nspec:\n  type: {component_type}\n  metadata:\n");
+/// The one store of a manifest with this metadata, for an app without an id. The component is a type, or a type and
+/// its version (`state.postgresql v2`).
+pub(crate) fn store(component: &str, metadata: &[(&str, &str)]) -> Arc<dyn StateStore> {
+    let (kind, version) = component.split_once(' ').unwrap_or((component, "v1"));
+    let mut yaml = format!(
+        "kind: Component\nmetadata: {{name: store}}\nspec:\n  type: {kind}\n  version: {version}\n  metadata:\n"
+    );
     for (name, value) in metadata {
         writeln!(yaml, "  - {{name: {name:?}, value: {value:?}}}").unwrap();
     }

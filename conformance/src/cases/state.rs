@@ -54,7 +54,7 @@ pub(super) fn cases() -> Vec<Case> {
         several_keys_of_an_unknown_store_are_refused_by_its_name,
     };
     let of_stores_with_an_expiry_column = on_stores! {
-        [StoreKind::InMemory, StoreKind::Sqlite];
+        [StoreKind::InMemory, StoreKind::Sqlite, StoreKind::Postgresql];
         an_omitted_ttl_clears_the_ttl,
     };
     let of_redis = on_stores! {

@@ -7,12 +7,9 @@ use std::time::Duration;
 
 use crate::duration::GoDuration;
 use crate::properties::{InvalidProperty, Properties};
+use crate::state::sql;
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
-const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// What an integer without a unit counts.
-const BARE_UNIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Options {
     /// A URI filename, <https://www.sqlite.org/uri.html>.
@@ -38,10 +35,7 @@ impl Options {
         }
         let is_uri = connection.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
         let in_memory = connection[if is_uri { 5 } else { 0 }..].to_ascii_lowercase().starts_with(":memory:");
-        let either = |name, alias| Ok(properties.duration(name, BARE_UNIT)?.or(properties.duration(alias, BARE_UNIT)?));
-        let timeout = either("timeout", "timeoutInSeconds")?;
-        let timeout = timeout.map_or(Some(DEFAULT_TIMEOUT), GoDuration::positive);
-        let busy_timeout = properties.duration("busyTimeout", BARE_UNIT)?;
+        let busy_timeout = properties.duration("busyTimeout", sql::BARE_UNIT)?;
         Ok(Self {
             uri: if is_uri { connection.to_owned() } else { format!("file:{connection}") },
             journal_mode: match () {
@@ -51,14 +45,12 @@ impl Options {
             },
             table: identifier(properties, "tableName", "state")?,
             metadata_table: identifier(properties, "metadataTableName", "metadata")?,
-            timeout: timeout
-                .filter(|&timeout| timeout >= SHORTEST_TIMEOUT)
-                .ok_or(InvalidProperty::Malformed { name: "timeout", expected: "at least 1s" })?,
+            timeout: sql::timeout(properties)?,
             busy_timeout: match busy_timeout {
                 None => DEFAULT_BUSY_TIMEOUT,
                 Some(timeout) => timeout.positive().unwrap_or_default(),
             },
-            cleanup_interval: either("cleanupInterval", "cleanupIntervalInSeconds")?.and_then(GoDuration::positive),
+            cleanup_interval: sql::cleanup_interval(properties)?.and_then(GoDuration::positive),
         })
     }
 }

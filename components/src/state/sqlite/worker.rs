@@ -12,6 +12,7 @@ use tokio::time;
 
 use super::options::Options;
 use super::schema::Statements;
+use crate::state::sql;
 
 type Job = Box<dyn FnOnce(&mut Database) + Send>;
 
@@ -122,10 +123,8 @@ impl Database {
     }
 
     fn clean_up(&self, interval: Duration) {
-        // As Dapr: a little less, lest every second turn is skipped.
-        let milliseconds = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX) - 100;
         if let Some(connection) = &self.connection
-            && let Err(error) = self.statements.clean_up(connection, milliseconds)
+            && let Err(error) = self.statements.clean_up(connection, sql::cleanup_age(interval))
         {
             tracing::warn!(%error, "expired rows were not removed");
         }

@@ -1,0 +1,93 @@
+//! What can go wrong, and what a guest is told of it.
+
+use std::error::Error as _;
+use std::{fmt, io};
+
+use host_abi::error::ErrorClass;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There is no connection.
+    Connect(Error),
+    /// A statement failed.
+    Statement(Error),
+    /// What nobody expects, such as a table that holds something else.
+    Unexpected(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Statement(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Unexpected(_) => ErrorClass::Internal,
+            Self::Connect(error) | Self::Statement(error) => match error.code() {
+                Some(code) => class_of_code(code.code()),
+                None if is_refused_login(error) => ErrorClass::PermissionDenied,
+                None if matches!(self, Self::Connect(_)) || is_lost(error) => ErrorClass::Unavailable,
+                None => ErrorClass::Internal,
+            },
+        }
+    }
+
+    /// Whether two transactions were in each other's way: the server undid this one, which may be tried again.
+    pub(super) fn is_conflict(&self) -> bool {
+        let Self::Statement(error) = self else { return false };
+        matches!(error.code(), Some(&(SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED)))
+    }
+
+    /// Whether the connection was lost, so that nobody knows what became of the statement.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        let Self::Statement(error) = self else { return false };
+        is_lost(error) || error.code().is_some_and(|code| code.code().starts_with("57P"))
+    }
+}
+
+impl fmt::Display for Failure {
+    /// Of the server's own answer the message and the code: its details may hold values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = match self {
+            Self::Unexpected(message) => return f.write_str(message),
+            Self::Connect(error) | Self::Statement(error) => error,
+        };
+        if let Some(answer) = error.as_db_error() {
+            return write!(f, "{} ({})", answer.message(), answer.code().code());
+        }
+        write!(f, "{error}")?;
+        let mut source = error.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// See <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn class_of_code(code: &str) -> ErrorClass {
+    match code {
+        "28000" | "28P01" | "42501" => ErrorClass::PermissionDenied,
+        // A key with a zero byte, or a character that the database has no place for, or too long for an index.
+        "22021" | "22P05" | "54000" => ErrorClass::InvalidArgument,
+        // Read-only, cancelled, too many connections; of the other classes, the connection and the server going down.
+        "25006" | "57014" | "53300" => ErrorClass::Unavailable,
+        code if code.starts_with("08") || code.starts_with("57P") => ErrorClass::Unavailable,
+        _ => ErrorClass::Internal,
+    }
+}
+
+fn is_lost(error: &Error) -> bool {
+    error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>())
+}
+
+/// The server wants a password that there is not, or a way to log in that the driver does not know. The driver
+/// keeps the kinds of its errors to itself, except in this text.
+fn is_refused_login(error: &Error) -> bool {
+    error.to_string() == "authentication error"
+}

@@ -1,0 +1,224 @@
+//! The metadata of the component, with the defaults and units of Dapr.
+//!
+//! Source: dapr/components-contrib `common/authentication/postgresql/metadata.go` and
+//! `state/postgresql/v2/metadata.go`.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use super::connection_string::{Parameters, cannot_be_used};
+use super::tls::{SslMode, Tls};
+use crate::duration::GoDuration;
+use crate::properties::{InvalidProperty, Properties};
+use crate::state::sql;
+
+const FEWEST_CONNECTIONS: usize = 4;
+/// That of Go's driver.
+const DEFAULT_MAX_IDLE_TIME: Duration = Duration::from_secs(30 * 60);
+const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
+
+pub(super) struct Options {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    /// The state table is called `state`, after this.
+    pub(super) table_prefix: String,
+    pub(super) metadata_table: String,
+    /// How long a call may take.
+    pub(super) timeout: Duration,
+    pub(super) max_connections: usize,
+    /// How long a connection is kept that nobody uses.
+    pub(super) max_idle_time: Duration,
+    /// How often expired rows are removed, if ever.
+    pub(super) cleanup_interval: Option<Duration>,
+    /// Whether statements are prepared once for each connection, or sent anew with every call.
+    pub(super) prepares: bool,
+}
+
+impl Options {
+    pub(super) fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
+        for name in ["useAzureAD", "useAWSIAM"] {
+            if properties.flag(name) {
+                return Err(InvalidProperty::Unsupported(name));
+            }
+        }
+        let mut parameters = parameters(properties)?;
+        let tls = tls(&mut parameters)?;
+        let config = parameters.into_config()?;
+        let over_tcp = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_)));
+        let table_prefix = properties.text("tablePrefix").unwrap_or_default();
+        check_identifier("tablePrefix", &format!("{table_prefix}state"))?;
+        let metadata_table = properties.text("metadataTableName").unwrap_or("dapr_metadata");
+        check_identifier("metadataTableName", metadata_table)?;
+        let max_connections = properties.integer::<i64>("maxConns")?.and_then(|count| usize::try_from(count).ok());
+        let max_idle_time = properties.duration("connectionMaxIdleTime", sql::BARE_UNIT)?;
+        let cleanup_interval = sql::cleanup_interval(properties)?;
+        Ok(Self {
+            config,
+            // As libpq: there is no TLS on Unix sockets, whatever the mode.
+            tls: if over_tcp { tls } else { Tls { mode: SslMode::Disable, ..tls } },
+            table_prefix: table_prefix.to_owned(),
+            metadata_table: metadata_table.to_owned(),
+            timeout: sql::timeout(properties)?,
+            max_connections: max_connections.filter(|&count| count > 0).unwrap_or_else(default_max_connections),
+            max_idle_time: max_idle_time.and_then(GoDuration::positive).unwrap_or(DEFAULT_MAX_IDLE_TIME),
+            cleanup_interval: cleanup_interval.map_or(Some(DEFAULT_CLEANUP_INTERVAL), GoDuration::positive),
+            prepares: prepares(properties)?,
+        })
+    }
+
+    /// For messages: `host:port`, of every host that there is.
+    pub(super) fn address(&self) -> String {
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(index, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", ports.get(index).or(ports.first()).unwrap_or(&5432)),
+            Host::Unix(folder) => folder.display().to_string(),
+        });
+        hosts.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The connection string, and what stands in its place or overrides it.
+fn parameters(properties: &Properties) -> Result<Parameters, InvalidProperty> {
+    const OVERRIDES: [(&str, &str); 7] = [
+        ("host", "host"),
+        ("hostaddr", "hostaddr"),
+        ("port", "port"),
+        ("database", "dbname"),
+        ("user", "user"),
+        ("password", "password"),
+        ("sslRootCert", "sslrootcert"),
+    ];
+    let text = properties.text("connectionString").or_else(|| properties.text("url"));
+    if text.is_none() && OVERRIDES.iter().all(|(name, _)| properties.text(name).is_none()) {
+        return Err(InvalidProperty::Missing("connectionString"));
+    }
+    let mut parameters = Parameters::parse(text.unwrap_or_default())?;
+    for (name, keyword) in OVERRIDES {
+        if let Some(value) = properties.text(name) {
+            parameters.set(keyword, value.to_owned());
+        }
+    }
+    Ok(parameters)
+}
+
+fn tls(parameters: &mut Parameters) -> Result<Tls, InvalidProperty> {
+    let mode = parameters.take("sslmode").map_or(Some(SslMode::Prefer), |mode| SslMode::parse(&mode));
+    let mut file = |keyword| parameters.take(keyword).map(PathBuf::from);
+    let root_certificate = file("sslrootcert");
+    let identity = match (file("sslcert"), file("sslkey")) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => return Err(InvalidProperty::Other("`sslcert` and `sslkey` go together".to_owned())),
+    };
+    Ok(Tls { mode: mode.ok_or_else(|| cannot_be_used("sslmode"))?, root_certificate, identity })
+}
+
+/// A name that PostgreSQL takes without quotes, perhaps after that of a schema.
+fn check_identifier(property: &'static str, identifier: &str) -> Result<(), InvalidProperty> {
+    let is_name = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if identifier.splitn(2, '.').all(is_name) {
+        return Ok(());
+    }
+    let expected = "of letters, digits and `_`, no digit first, after `schema.` if need be";
+    Err(InvalidProperty::Malformed { name: property, expected })
+}
+
+fn default_max_connections() -> usize {
+    thread::available_parallelism().map_or(FEWEST_CONNECTIONS, |cores| cores.get().max(FEWEST_CONNECTIONS))
+}
+
+/// Dapr's other modes differ in how Go's driver finds out types, which are known here.
+fn prepares(properties: &Properties) -> Result<bool, InvalidProperty> {
+    const MODES: &str = "`cache_statement`, `cache_describe`, `describe_exec`, `exec` or `simple_protocol`";
+    match properties.text("queryExecMode") {
+        None | Some("cache_statement") => Ok(true),
+        Some("cache_describe" | "describe_exec" | "exec" | "simple_protocol") => Ok(false),
+        Some(_) => Err(InvalidProperty::Malformed { name: "queryExecMode", expected: MODES }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Result<Options, InvalidProperty> {
+        let host = [("connectionString", "host=db user=me password=secret")];
+        let pairs = host.iter().chain(pairs);
+        Options::new(&pairs.map(|&(name, value)| (name, value.to_owned().into())).collect())
+    }
+
+    #[test]
+    fn the_defaults_are_daprs() {
+        let options = options(&[]).unwrap();
+        assert_eq!((options.table_prefix.as_str(), options.metadata_table.as_str()), ("", "dapr_metadata"));
+        assert_eq!((options.timeout, options.max_idle_time), (Duration::from_secs(20), Duration::from_secs(1800)));
+        assert_eq!((options.cleanup_interval, options.prepares), (Some(Duration::from_secs(3600)), true));
+        assert!(options.max_connections >= 4 && options.tls.mode == SslMode::Prefer);
+        assert_eq!(options.address(), "db:5432");
+    }
+
+    #[test]
+    fn a_property_overrides_the_connection_string_or_stands_for_it() {
+        let given = options(&[("port", "6432"), ("user", "other"), ("database", "app")]).unwrap();
+        assert_eq!((given.config.get_user(), given.config.get_dbname()), (Some("other"), Some("app")));
+        assert_eq!(given.address(), "db:6432");
+        let alone = options(&[("connectionString", ""), ("host", "elsewhere"), ("password", "it's")]).unwrap();
+        assert_eq!((alone.address().as_str(), alone.config.get_password()), ("elsewhere:5432", Some(&b"it's"[..])));
+        assert_eq!(options(&[("connectionString", "")]).err(), Some(InvalidProperty::Missing("connectionString")));
+        assert_eq!(options(&[("url", "host=ignored")]).unwrap().address(), "db:5432");
+    }
+
+    #[test]
+    fn durations_and_counts_are_read_as_dapr_reads_them() {
+        let interval = |value| options(&[("cleanupInterval", value)]).unwrap().cleanup_interval;
+        assert_eq!((interval("60"), interval("0"), interval("-1")), (Some(Duration::from_secs(60)), None, None));
+        let some = options(&[("timeoutInSeconds", "30"), ("connectionMaxIdleTime", "5m"), ("maxConns", "1")]).unwrap();
+        assert_eq!((some.timeout, some.max_idle_time), (Duration::from_secs(30), Duration::from_secs(300)));
+        assert_eq!(some.max_connections, 1);
+        assert!(options(&[("maxConns", "0")]).unwrap().max_connections >= 4);
+    }
+
+    #[test]
+    fn tables_may_be_in_a_schema() {
+        for (name, value) in [("tablePrefix", "my_"), ("tablePrefix", "apps.my_"), ("tablePrefix", "apps.")] {
+            assert_eq!(options(&[(name, value)]).unwrap().table_prefix, value);
+        }
+        assert_eq!(options(&[("metadataTableName", "public.m1")]).unwrap().metadata_table, "public.m1");
+    }
+
+    #[test]
+    fn there_is_no_tls_on_a_unix_socket() {
+        let tls = options(&[("connectionString", "host=/run/postgresql sslmode=verify-full")]).unwrap().tls;
+        assert!(tls.mode == SslMode::Disable);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        for (name, value) in [
+            ("tablePrefix", "1"),
+            ("tablePrefix", "x; DROP TABLE state; --"),
+            ("tablePrefix", "a.b.c"),
+            ("metadataTableName", "public."),
+            ("timeout", "500ms"),
+            ("queryExecMode", "fast"),
+            ("maxConns", "many"),
+            ("useAzureAD", "true"),
+            ("useAWSIAM", "true"),
+            ("connectionString", "host=db sslpassword=secret"),
+        ] {
+            let error = options(&[(name, value)]).err().expect(name).to_string();
+            assert!(error.contains(name) && !error.contains("secret"), "{error}");
+        }
+        for keyword in ["sslmode=often", "sslcert=/only/one"] {
+            let error = options(&[("connectionString", keyword)]).err().expect(keyword).to_string();
+            assert!(error.contains(&keyword[..7]), "{error}");
+        }
+    }
+}

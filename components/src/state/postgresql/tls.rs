@@ -1,0 +1,202 @@
+//! TLS, with the modes of libpq: <https://www.postgresql.org/docs/current/libpq-ssl.html>.
+//!
+//! The files are read again for each connection, so that a certificate that was replaced counts from then on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{self, CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::Socket;
+use tokio_postgres::config::SslMode as Negotiation;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl SslMode {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "disable" => Self::Disable,
+            "allow" => Self::Allow,
+            "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            _ => return None,
+        })
+    }
+
+    /// How to connect: the first way, and the one to go where the server refuses that.
+    pub(super) fn ways(self) -> (Negotiation, Option<Negotiation>) {
+        match self {
+            Self::Disable => (Negotiation::Disable, None),
+            Self::Allow => (Negotiation::Disable, Some(Negotiation::Require)),
+            Self::Prefer => (Negotiation::Prefer, Some(Negotiation::Disable)),
+            Self::Require | Self::VerifyCa | Self::VerifyFull => (Negotiation::Require, None),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    pub(super) mode: SslMode,
+    /// `sslrootcert`: who vouches for the server.
+    pub(super) root_certificate: Option<PathBuf>,
+    /// `sslcert` and `sslkey`: who this is.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why there can be no TLS on this side.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum TlsError {
+    #[error("{keyword}: cannot read {}: {reason}", path.display())]
+    File { keyword: &'static str, path: PathBuf, reason: String },
+    #[error("no certificate of the system can be read, and there is no sslrootcert")]
+    NoSystemRoots,
+    #[error("no certificates: {0}")]
+    Certificates(String),
+}
+
+impl Tls {
+    /// Reads the files, and takes its time: not for an async context.
+    pub(super) fn connector(&self) -> Connector {
+        Connector(self.client_config().map(MakeRustlsConnect::new))
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let unusable = |error: rustls::Error| TlsError::Certificates(error.to_string());
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(self.verifier(provider)?));
+        let Some((certificate, key)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates("sslcert", certificate)?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("sslkey", key, &error))?;
+        builder.with_client_auth_cert(chain, key).map_err(unusable)
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
+        // As libpq and Go's driver: who names a root certificate wants it to count.
+        let verifies = match self.mode {
+            SslMode::Disable | SslMode::Allow | SslMode::Prefer => false,
+            SslMode::Require => self.root_certificate.is_some(),
+            SslMode::VerifyCa | SslMode::VerifyFull => true,
+        };
+        let roots = if verifies { Some(self.roots()?) } else { None };
+        let authority = roots.map(|roots| {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            builder.build().map_err(|error| TlsError::Certificates(error.to_string()))
+        });
+        Ok(Verifier { authority: authority.transpose()?, names: self.mode == SslMode::VerifyFull, provider })
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let Some(path) = &self.root_certificate else {
+            // As Go's driver; libpq asks for `sslrootcert=system`.
+            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return if added > 0 { Ok(roots) } else { Err(TlsError::NoSystemRoots) };
+        };
+        for certificate in certificates("sslrootcert", path)? {
+            roots.add(certificate).map_err(|error| unreadable("sslrootcert", path, &error))?;
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(keyword: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    certificates.map_err(|error| unreadable(keyword, path, &error))
+}
+
+fn unreadable(keyword: &'static str, path: &Path, error: &dyn std::error::Error) -> TlsError {
+    TlsError::File { keyword, path: path.to_owned(), reason: error.to_string() }
+}
+
+/// For the driver, which asks only where it comes to TLS: until then, unreadable files do not matter.
+pub(super) struct Connector(Result<MakeRustlsConnect, TlsError>);
+
+impl MakeTlsConnect<Socket> for Connector {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = TlsError;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, TlsError> {
+        let connector = self.0.as_mut().map_err(|error| error.clone())?;
+        let Ok(connect) = MakeTlsConnect::<Socket>::make_tls_connect(connector, host);
+        Ok(connect)
+    }
+}
+
+/// Always makes sure that the server holds the key of its certificate; what else depends on the mode.
+#[derive(Debug)]
+struct Verifier {
+    /// Who has to have signed the certificate.
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    /// Whether the certificate has to be one of the host.
+    names: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(authority) = &self.authority else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        // The name is looked at last: where it is all that is wrong, the signatures are right.
+        match authority.verify_server_cert(certificate, intermediates, host, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.names => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
