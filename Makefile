@@ -2,7 +2,7 @@
 # features compiles the engines again, which takes 20 minutes.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
-GUESTS := hello http state
+GUESTS := hello http secrets state
 DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86

@@ -73,7 +73,7 @@ fn state_get(criterion: &mut Criterion) {
     let store = Arc::clone(&components.state_stores["state"]);
     let set = SetRequest { key: "key".to_owned(), value: "value".into(), ..SetRequest::default() };
     runtime.block_on(store.set(set)).expect("a write");
-    let host = Arc::new(HostContext { state_stores: components.state_stores, http_client: None });
+    let host = Arc::new(HostContext { state_stores: components.state_stores, ..HostContext::default() });
     let module = wat::parse_str(STATE_GETS).expect("a module");
 
     let mut group = criterion.benchmark_group("state get, in memory");

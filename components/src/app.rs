@@ -1,7 +1,9 @@
 //! For whom components are loaded.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::properties::Redacted;
 use crate::state::key_prefix::SEPARATOR;
 
 /// A Dapr app id: not empty, and without `||`, which separates it from the keys in a store.
@@ -46,7 +48,10 @@ pub enum InvalidAppId {
 pub struct App {
     pub id: Option<AppId>,
     pub namespace: Option<String>,
+    /// Known in Kubernetes, and nowhere else.
     pub pod_name: Option<String>,
+    /// What `envRef` and `secretstores.local.env` read: the container's, not that of this process.
+    pub environment: BTreeMap<String, Redacted>,
 }
 
 impl App {
@@ -54,6 +59,16 @@ impl App {
     pub(crate) fn id_or_empty(&self) -> &str {
         self.id.as_ref().map_or("", AppId::as_str)
     }
+
+    pub(crate) fn is_in_kubernetes(&self) -> bool {
+        self.pod_name.is_some()
+    }
+}
+
+/// Dapr keeps its own variables, and the token of the app's API, from components and guests.
+pub(crate) fn is_reserved(variable: &str) -> bool {
+    let upper = variable.to_ascii_uppercase();
+    upper == "APP_API_TOKEN" || upper.starts_with("DAPR_")
 }
 
 #[cfg(test)]

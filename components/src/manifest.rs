@@ -1,9 +1,10 @@
-//! Dapr's Component YAML (`dapr.io/v1alpha1`): files and folders of it, read as a whole.
+//! Dapr's YAML (`dapr.io/v1alpha1`): files and folders of Components and of Configurations, read as a whole.
 //!
 //! A folder is read as Dapr reads its resources folder: `.yaml` and `.yml`, not recursive, several documents a
 //! file, documents of other kinds skipped, unknown fields tolerated. Where Dapr warns about a document that it
 //! cannot read and goes on, this reports a [`Fault`]; it reports all of them, not the first.
 
+mod configuration;
 mod document;
 mod fault;
 mod resolve;
@@ -14,10 +15,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use document::Item;
+use document::{Item, Resource};
 pub use fault::{Fault, Faults, Place, Problem};
 
 use crate::app::App;
+use crate::secrets::SecretScopes;
+
+/// All documents that count.
+#[derive(Debug, Default)]
+pub struct Documents {
+    /// One for each Component, in order.
+    pub components: Vec<Manifest>,
+    /// Of all Configurations.
+    pub secret_scopes: SecretScopes,
+}
 
 /// One Component document, its values not yet resolved.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ pub struct Manifest {
     pub init_timeout: Duration,
     /// The app ids that may use the component; every app may when this is empty.
     pub scopes: Vec<String>,
-    /// The secret store that `secretKeyRef` refers to.
+    /// The secret store that `secretKeyRef` refers to, if the component names one.
     pub secret_store: Option<String>,
     items: Vec<Item>,
 }
@@ -45,19 +56,34 @@ impl Manifest {
         let in_scope = |id: &str| self.scopes.iter().any(|scope| scope == id);
         self.scopes.is_empty() || app.id.as_ref().is_some_and(|id| in_scope(id.as_str()))
     }
+
+    pub(crate) fn is_secret_store(&self) -> bool {
+        self.component_type.to_ascii_lowercase().starts_with("secretstores.")
+    }
+
+    /// The component cannot be made: the app goes without it, or not at all.
+    pub(crate) fn report(&self, problems: Vec<Problem>, faults: &mut Faults) {
+        for problem in problems {
+            if self.ignore_errors {
+                tracing::warn!(place = %self.place, "ignored: {problem}");
+            } else {
+                faults.push(self.place.clone(), problem);
+            }
+        }
+    }
 }
 
-/// Reads every Component document of `paths`, each a file or a folder, in order.
-pub fn read<P: AsRef<Path>>(paths: &[P], faults: &mut Faults) -> Vec<Manifest> {
-    let mut manifests = Vec::new();
+/// Reads every document of `paths`, each a file or a folder.
+pub fn read<P: AsRef<Path>>(paths: &[P], faults: &mut Faults) -> Documents {
+    let mut documents = Documents::default();
     for path in paths {
         match files(path.as_ref()) {
-            Ok(files) => files.iter().for_each(|file| read_file(file, &mut manifests, faults)),
+            Ok(files) => files.iter().for_each(|file| read_file(file, &mut documents, faults)),
             Err(error) => faults.push(Place::path(path), error),
         }
     }
-    refuse_duplicates(&mut manifests, faults);
-    manifests
+    refuse_duplicates(&mut documents.components, faults);
+    documents
 }
 
 /// `path` itself, or the YAML files directly in it, sorted by name.
@@ -77,7 +103,7 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_file(file: &Path, manifests: &mut Vec<Manifest>, faults: &mut Faults) {
+fn read_file(file: &Path, documents: &mut Documents, faults: &mut Faults) {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => return faults.push(Place::path(file), error),
@@ -85,11 +111,17 @@ fn read_file(file: &Path, manifests: &mut Vec<Manifest>, faults: &mut Faults) {
     for document in document::split(&text) {
         let place = Place::document(file, document.number, document.line);
         match document.parse() {
-            Ok(Some(component)) => match component.at(place) {
+            Ok(Resource::Component(component)) => match component.at(place) {
                 nameless if nameless.name.is_empty() => faults.push(nameless.place, Problem::Nameless),
-                manifest => manifests.push(manifest),
+                manifest => documents.components.push(manifest),
             },
-            Ok(None) => tracing::debug!(%place, "not a Component: skipped"),
+            Ok(Resource::Configuration(configuration)) => {
+                for scope in configuration.into_secret_scopes() {
+                    let added = documents.secret_scopes.add(scope, place.clone());
+                    added.unwrap_or_else(|problem| faults.push(place.clone(), problem));
+                }
+            }
+            Ok(Resource::Other) => tracing::debug!(%place, "of another kind: skipped"),
             Err(error) => faults.push(Place { line: error.line.or(place.line), ..place }, Problem::Yaml(error.message)),
         }
     }

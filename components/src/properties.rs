@@ -1,33 +1,12 @@
 //! The metadata of a component after its templates and references were resolved.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use host_abi::secrets::Redacted;
+
 use crate::duration::GoDuration;
-
-/// A value that may be a secret: it prints as `***`, and only [`expose`](Self::expose) gives it away.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Redacted(String);
-
-impl Redacted {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Redacted {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl fmt::Debug for Redacted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Named values. As in Dapr, the case of a name does not matter, the last of two values of one name counts, an
 /// empty value counts as none, and names that a component does not know are ignored.

@@ -1,19 +1,27 @@
 //! Which component types there are, and the components of one app.
 
+mod secret_stores;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
 
 use crate::app::App;
 use crate::manifest::{self, Faults, Manifest, Problem};
 use crate::properties::{InvalidProperty, Properties};
+use crate::secrets::{self, SecretSource, SecretSources};
 use crate::state::{self, NamedStore};
 
 /// Makes a store from a component's metadata. It does no I/O: a store connects when it is first called.
 pub type StateStoreConstructor = dyn Fn(&Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> + Send + Sync;
+
+/// Makes a secret store from a component's metadata, for an app. It may read files.
+pub type SecretStoreConstructor =
+    dyn Fn(&Properties, &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> + Send + Sync;
 
 /// A component type, such as `state.redis`, and its version. Case does not matter, and Dapr's names for the
 /// first version, none at all, `v0` and `v1`, are one.
@@ -43,6 +51,7 @@ impl fmt::Display for TypeVersion {
 #[derive(Default)]
 pub struct Registry {
     state_stores: BTreeMap<TypeVersion, Box<StateStoreConstructor>>,
+    secret_stores: BTreeMap<TypeVersion, Box<SecretStoreConstructor>>,
 }
 
 /// The components that one app may use.
@@ -50,11 +59,13 @@ pub struct Registry {
 pub struct Components {
     /// By component name.
     pub state_stores: BTreeMap<String, Arc<dyn StateStore>>,
+    /// By component name; in Kubernetes also `kubernetes`.
+    pub secret_stores: BTreeMap<String, Arc<dyn SecretStore>>,
 }
 
 impl Registry {
-    /// The types that this build holds: `state.in-memory`, and those of the features `postgresql`, `redis` and
-    /// `sqlite`.
+    /// The types that this build holds: `state.in-memory`, those of the features `postgresql`, `redis` and `sqlite`,
+    /// and all [secret stores](crate::secrets).
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         registry.register_state_store("state.in-memory", "v1", state::in_memory::construct);
@@ -64,6 +75,9 @@ impl Registry {
         registry.register_state_store("state.redis", "v1", state::redis::construct);
         #[cfg(feature = "sqlite")]
         registry.register_state_store("state.sqlite", "v1", state::sqlite::construct);
+        registry.register_secret_store("secretstores.kubernetes", "v1", secrets::kubernetes::construct);
+        registry.register_secret_store("secretstores.local.env", "v1", secrets::local_env::construct);
+        registry.register_secret_store("secretstores.local.file", "v1", secrets::local_file::construct);
         registry
     }
 
@@ -79,53 +93,63 @@ impl Registry {
         self.state_stores.insert(TypeVersion::new(component_type, version), Box::new(constructor));
     }
 
+    /// Adds a type, or replaces the one of this name and version. Its name begins with `secretstores.`.
+    pub fn register_secret_store<C>(&mut self, component_type: &str, version: &str, constructor: C)
+    where
+        C: Fn(&Properties, &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> + Send + Sync + 'static,
+    {
+        self.secret_stores.insert(TypeVersion::new(component_type, version), Box::new(constructor));
+    }
+
     /// Reads the manifests of `paths`, each a file or a folder, and makes the components that `app` may use.
     ///
     /// A component whose scopes leave the app out is not there for it. One that cannot be made and says
-    /// `ignoreErrors` is left out with a warning.
+    /// `ignoreErrors` is left out with a warning. Secret stores are made first: the others refer to them.
     ///
     /// # Errors
     /// All that is wrong with any of the manifests, together.
     pub fn load<P: AsRef<Path>>(&self, paths: &[P], app: &App) -> Result<Components, Faults> {
         let mut faults = Faults::default();
-        let manifests = manifest::read(paths, &mut faults);
+        let documents = manifest::read(paths, &mut faults);
+        let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app));
+        let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
+        let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
         let mut components = Components::default();
-        for manifest in manifests.into_iter().filter(|manifest| manifest.admits(app)) {
-            match self.state_store(&manifest, app) {
+        for manifest in others {
+            match self.state_store(&manifest, app, &secrets) {
                 Ok(store) => {
                     components.state_stores.insert(manifest.name, Arc::new(store));
                 }
-                Err(problems) if manifest.ignore_errors => {
-                    for problem in problems {
-                        tracing::warn!(place = %manifest.place, "ignored: {problem}");
-                    }
-                }
-                Err(problems) => {
-                    problems.into_iter().for_each(|problem| faults.push(manifest.place.clone(), problem));
-                }
+                Err(problems) => manifest.report(problems, &mut faults),
             }
         }
+        components.secret_stores = secrets.for_guests(documents.secret_scopes);
         faults.or(components)
     }
 
-    fn state_store(&self, manifest: &Manifest, app: &App) -> Result<NamedStore, Vec<Problem>> {
+    fn state_store(&self, manifest: &Manifest, app: &App, secrets: &SecretSources) -> Result<NamedStore, Vec<Problem>> {
+        let constructor = self.find(&self.state_stores, manifest)?;
+        let properties = manifest.resolve(app, secrets)?;
+        let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
+        let store = constructor(&properties).map_err(unusable)?;
+        NamedStore::new(&manifest.name, store, &properties, app).map_err(unusable)
+    }
+
+    fn find<'a, C>(&self, types: &'a BTreeMap<TypeVersion, C>, manifest: &Manifest) -> Result<&'a C, Vec<Problem>> {
         let wanted = TypeVersion::new(&manifest.component_type, &manifest.version);
-        let constructor = self.state_stores.get(&wanted).ok_or_else(|| {
+        types.get(&wanted).ok_or_else(|| {
             vec![Problem::UnknownType {
                 component: manifest.name.clone(),
                 component_type: manifest.component_type.clone(),
                 version: wanted.version.clone(),
                 known: self.known(),
             }]
-        })?;
-        let properties = manifest.resolve(app)?;
-        let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
-        let store = constructor(&properties).map_err(unusable)?;
-        NamedStore::new(&manifest.name, store, &properties, app).map_err(unusable)
+        })
     }
 
     fn known(&self) -> String {
-        let known: Vec<String> = self.state_stores.keys().map(TypeVersion::to_string).collect();
+        let types = self.secret_stores.keys().chain(self.state_stores.keys());
+        let known: Vec<String> = types.map(TypeVersion::to_string).collect();
         known.join(", ")
     }
 }

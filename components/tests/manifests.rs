@@ -1,5 +1,6 @@
 //! Folders of Component YAML, good and bad.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -96,8 +97,8 @@ fn a_folder_is_read_in_order_and_not_below_itself() {
         ("e.yaml/f.yaml", &named("in-a-folder-named-like-a-file")),
     ]);
     let mut faults = Faults::default();
-    let manifests = manifest::read(&[folder.path()], &mut faults);
-    let order: Vec<&str> = manifests.iter().map(|manifest| manifest.name.as_str()).collect();
+    let documents = manifest::read(&[folder.path()], &mut faults);
+    let order: Vec<&str> = documents.components.iter().map(|manifest| manifest.name.as_str()).collect();
     assert_eq!(order, ["first", "also-first", "second"]);
     assert!(faults.is_empty(), "{faults}");
 }
@@ -165,11 +166,13 @@ fn all_faults_of_a_folder_are_reported_together() {
     fs::write(folder.path().join("d.yaml"), [0xff, 0xfe]).unwrap();
     let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().unwrap().to_string();
     let faults = faults.replace(&format!("{}/", folder.path().display()), "");
-    let known = if cfg!(all(feature = "postgresql", feature = "redis", feature = "sqlite")) {
+    let state_stores = if cfg!(all(feature = "postgresql", feature = "redis", feature = "sqlite")) {
         "state.in-memory v1, state.postgresql v2, state.redis v1, state.sqlite v1"
     } else {
         "state.in-memory v1"
     };
+    let secret_stores = "secretstores.kubernetes v1, secretstores.local.env v1, secretstores.local.file v1";
+    let known = format!("{secret_stores}, {state_stores}");
     let expected = [
         "a.yaml: document 1, line 3: did not find expected ',' or '}'",
         "a.yaml: document 2, line 4: the component has no `metadata.name`",
@@ -228,7 +231,7 @@ fn an_init_timeout_that_is_no_time_is_the_default() {
     let init_timeout = |value: &str| {
         let text = CACHE.replace("state.in-memory", &format!("state.in-memory, initTimeout: {value}"));
         let folder = folder(&[("c.yaml", &text)]);
-        manifest::read(&[folder.path()], &mut Faults::default())[0].init_timeout.as_millis()
+        manifest::read(&[folder.path()], &mut Faults::default()).components[0].init_timeout.as_millis()
     };
     assert_eq!(init_timeout("1m30s"), 90_000);
     for value in ["soon", "-1s", "0", "''"] {
@@ -271,11 +274,12 @@ spec:
   type: state.probe
   metadata:
   - {name: consumer, value: '{appID}-{podName}'}
-  - {name: package, envRef: CARGO_PKG_NAME}
-  - {name: preferred, value: written, envRef: CARGO_PKG_NAME}
-  - {name: unset, envRef: NO_SUCH_VARIABLE_ANYWHERE}
+  - {name: package, envRef: PACKAGE}
+  - {name: preferred, value: written, envRef: PACKAGE}
+  - {name: unset, envRef: CARGO_PKG_NAME}
 ";
-    let app = App { pod_name: Some("shop-7".into()), ..app("shop") };
+    let environment = BTreeMap::from([("PACKAGE".to_owned(), "components".to_owned().into())]);
+    let app = App { pod_name: Some("shop-7".into()), environment, ..app("shop") };
     let properties = properties(text, &app);
     assert_eq!(properties.text("consumer"), Some("shop-shop-7"));
     assert_eq!(properties.text("package"), Some("components"));
@@ -302,7 +306,9 @@ auth: {secretStore: vault}
     assert_eq!(
         lines,
         [
-            format!("{at}`redisPassword` refers to the secret \"redis\", and secret stores are not supported yet"),
+            format!(
+                "{at}`redisPassword` refers to the secret \"redis\": there is no secret store \"vault\"; known: none"
+            ),
             format!("{at}`token` may not read the environment variable \"DAPR_API_TOKEN\""),
             format!("{at}`consumer` holds {{podName}}, and the name of the pod is not known"),
         ]

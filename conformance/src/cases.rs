@@ -5,6 +5,7 @@ mod http;
 mod memory;
 mod modules;
 mod original_abi;
+mod secrets;
 mod state;
 mod traps;
 mod wasi;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         wasi::cases(),
         state::cases(),
+        secrets::cases(),
         http::cases(),
         traps::cases(),
         memory::cases(),

@@ -13,6 +13,7 @@ use engines::engine::{Engine, GuestConfig, Instance, Module, Preopen, Stop, Trap
 use engines::module_info::ModuleInfo;
 use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpClient, Request, Response};
+use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
 use shim::guest_host::trigger::{Guests, initializer};
 use tokio_util::sync::CancellationToken;
@@ -178,6 +179,11 @@ impl Guest {
 
     pub(crate) fn state_stores(mut self, stores: BTreeMap<String, Arc<dyn StateStore>>) -> Self {
         self.host.state_stores = stores;
+        self
+    }
+
+    pub(crate) fn secret_stores(mut self, stores: BTreeMap<String, Arc<dyn SecretStore>>) -> Self {
+        self.host.secret_stores = stores;
         self
     }
 

@@ -9,7 +9,7 @@ pub enum ErrorClass {
     EtagMismatch,
     /// The store cannot have issued this etag.
     EtagInvalid,
-    /// No component of that name.
+    /// No component of that name, or nothing of that name in it.
     NotFound,
     InvalidArgument,
     /// The store is unreachable or did not answer in time; trying again may help.

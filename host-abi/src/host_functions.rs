@@ -15,8 +15,10 @@ use crate::canonical::{
 };
 use crate::error::{Error, ErrorClass};
 use crate::http::{HttpClient, HttpError, Request, Response};
+use crate::secrets::{self, Redacted, Secret, SecretError, SecretStore};
 use crate::state::{
-    BulkError, DeleteRequest, GetRequest, GetResponse, ItemError, SetRequest, StateStore, StoreError, Transaction,
+    BulkError, DeleteRequest, GetRequest, GetResponse, ItemError, Metadata, SetRequest, StateStore, StoreError,
+    Transaction,
 };
 
 /// How many items of a bulk operation are on their way to a store.
@@ -27,27 +29,37 @@ const AT_ONCE: usize = 100;
 pub struct HostContext {
     /// By component name.
     pub state_stores: BTreeMap<String, Arc<dyn StateStore>>,
+    /// By component name.
+    pub secret_stores: BTreeMap<String, Arc<dyn SecretStore>>,
     /// Without one, every outbound request is `destination-not-allowed`.
     pub http_client: Option<Arc<dyn HttpClient>>,
 }
 
 impl HostContext {
     fn state_store(&self, name: &str) -> Result<&dyn StateStore, Error> {
-        self.state_stores.get(name).map(|store| &**store).ok_or_else(|| {
-            let known: Vec<&str> = self.state_stores.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            // The guest chose the name, and its length.
-            let name: String = name.chars().take(64).collect();
-            let message = format!("no state store {name:?}; configured: {known}");
-            Error::new(ErrorClass::NotFound, message)
-        })
+        find("state store", &self.state_stores, name)
     }
+
+    fn secret_store(&self, name: &str) -> Result<&dyn SecretStore, Error> {
+        find("secret store", &self.secret_stores, name)
+    }
+}
+
+fn find<'a, C: ?Sized>(kind: &str, components: &'a BTreeMap<String, Arc<C>>, name: &str) -> Result<&'a C, Error> {
+    components.get(name).map(|component| &**component).ok_or_else(|| {
+        let known: Vec<&str> = components.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        // The guest chose the name, and its length.
+        let name: String = name.chars().take(64).collect();
+        Error::new(ErrorClass::NotFound, format!("no {kind} {name:?}; configured: {known}"))
+    })
 }
 
 /// Every host function there is.
 pub fn host_functions() -> Vec<HostFunction> {
     const STATE: &str = "dapr:state/state-interface";
     const STORE: &str = "dapr:state/state-store";
+    const SECRETS: &str = "dapr:secrets/secret-store";
     const HTTP: &str = "dapr:http/http-client";
     vec![
         HostFunction::new(STATE, "get", &["name", "req"], get::<String>),
@@ -60,6 +72,8 @@ pub fn host_functions() -> Vec<HostFunction> {
         HostFunction::new(STORE, "bulk-set", &["name", "reqs"], bulk_set),
         HostFunction::new(STORE, "bulk-delete", &["name", "reqs"], bulk_delete),
         HostFunction::new(STORE, "transact", &["name", "req"], transact),
+        HostFunction::new(SECRETS, "get", &["name", "req"], get_secret),
+        HostFunction::new(SECRETS, "bulk-get", &["name", "metadata"], bulk_get_secrets),
         HostFunction::new(HTTP, "send", &["req"], send),
     ]
 }
@@ -123,6 +137,28 @@ fn whole(error: Error) -> BulkError {
 
 async fn transact(host: Arc<HostContext>, (name, request): (String, Transaction)) -> Result<(), StoreError> {
     Ok(host.state_store(&name)?.transact(request.into_operations()).await?)
+}
+
+/// A [`Secret`] as the interface has it.
+type Pairs = Vec<(String, Redacted)>;
+
+async fn get_secret(
+    host: Arc<HostContext>,
+    (name, request): (String, secrets::GetRequest),
+) -> Result<Pairs, SecretError> {
+    Ok(pairs(host.secret_store(&name)?.get(request).await?))
+}
+
+async fn bulk_get_secrets(
+    host: Arc<HostContext>,
+    (name, metadata): (String, Option<Metadata>),
+) -> Result<Vec<(String, Pairs)>, SecretError> {
+    let secrets = host.secret_store(&name)?.bulk_get(metadata).await?;
+    Ok(secrets.into_iter().map(|(name, secret)| (name, pairs(secret))).collect())
+}
+
+fn pairs(secret: Secret) -> Pairs {
+    secret.into_iter().collect()
 }
 
 async fn send(host: Arc<HostContext>, (request,): (Request,)) -> Result<Response, HttpError> {

@@ -137,8 +137,9 @@ fn a_result_pointer_outside_memory_traps_before_anyone_is_asked() {
             arguments[result] = CoreValue::I32(address);
             let host = Arc::new(TestHost::new());
             let returned = call_import(&function, &host, &mut TestGuest::new(memory.clone(), grow), &arguments);
-            // A bulk operation on nothing asks nothing.
-            let questions = if name.starts_with("bulk") { 0 } else { asked };
+            // A bulk operation on nothing asks nothing; the one on secrets names none.
+            let asks_nothing = name.starts_with("bulk") && function.interface == "dapr:state/state-store";
+            let questions = if asks_nothing { 0 } else { asked };
             assert_eq!(host.asked.lock().unwrap().len(), questions, "{name}, result at {address:#x}");
             assert_eq!(returned.is_ok(), asked == 1, "{name}, result at {address:#x}");
         }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use host_abi::canonical::{
 };
 use host_abi::error::{Error, ErrorClass};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpError, Method, Request, Response};
+use host_abi::secrets::{self, Redacted, Secret, SecretError};
 use host_abi::state::{
     BulkError, Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, ItemError, Metadata,
     Operation, SetRequest, StoreError, Transaction, WriteOptions,
 };
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::result::maybe_err;
@@ -184,6 +186,45 @@ proptest! {
     }
 
     #[test]
+    fn types_of_the_secrets_interface_survive(
+        request in secret_request(),
+        secret in secret(),
+        error in error().prop_map(SecretError::from),
+    ) {
+        survives(&request)?;
+        survives(&secret.into_iter().collect::<Vec<_>>())?;
+        survives(&error)?;
+    }
+
+    #[test]
+    fn a_secret_comes_back_as_its_store_had_it(request in secret_request(), answer in maybe_err(secret(), error())) {
+        type Answer = Result<Vec<(String, Redacted)>, SecretError>;
+        let secrets = answer.clone().map(|secret| BTreeMap::from([("name".to_owned(), secret)]));
+        let host = TestHost { secrets, ..TestHost::new() };
+        let params = ("state".to_owned(), request.clone());
+        let (asked, answered) = import::<Answer>("/secret-store.get", host, params);
+        prop_assert_eq!(asked, [Asked::GetSecret(request)]);
+        prop_assert_eq!(answered.map(Secret::from_iter), answer.map_err(SecretError::from));
+    }
+
+    #[test]
+    fn all_secrets_come_back_as_their_store_had_them(
+        metadata in option::of(pairs()),
+        answer in maybe_err(btree_map(text(), secret(), 0..4), error()),
+    ) {
+        type Answer = Result<Vec<(String, Vec<(String, Redacted)>)>, SecretError>;
+        let host = TestHost { secrets: answer.clone(), ..TestHost::new() };
+        let params = ("state".to_owned(), metadata.clone());
+        let (asked, answered) = import::<Answer>("/secret-store.bulk-get", host, params);
+        let answered = answered.map(|secrets| {
+            let secrets = secrets.into_iter().map(|(name, pairs)| (name, Secret::from_iter(pairs)));
+            secrets.collect::<BTreeMap<_, _>>()
+        });
+        prop_assert_eq!(asked, [Asked::GetSecrets(metadata)]);
+        prop_assert_eq!(answered, answer.map_err(SecretError::from));
+    }
+
+    #[test]
     fn send_asks_the_client_and_answers_what_it_said(request in request(), answer in maybe_err(response(), http_error())) {
         let host = TestHost { send: answer.clone(), ..TestHost::new() };
         let (asked, answered) = import::<Result<Response, HttpError>>("/http-client.send", host, (request.clone(),));
@@ -248,6 +289,24 @@ fn a_store_that_is_not_configured_is_an_answer_not_a_trap() {
     let (asked, answered) = import::<Result<GetResponse, String>>("/state-interface.get", TestHost::new(), request);
     assert_eq!(asked, []);
     assert_eq!(answered, Err("not-found: no state store \"other\"; configured: state".to_owned()));
+}
+
+#[test]
+fn a_secret_store_that_is_not_configured_is_an_answer_not_a_trap() {
+    let request = ("other".to_owned(), secrets::GetRequest::default());
+    type Answer = Result<Vec<(String, Redacted)>, SecretError>;
+    let (asked, answered) = import::<Answer>("/secret-store.get", TestHost::new(), request);
+    assert_eq!(asked, []);
+    let message = "no secret store \"other\"; configured: state".to_owned();
+    assert_eq!(answered, Err(SecretError::NotFound(message)));
+}
+
+#[test]
+fn a_value_on_its_way_into_a_guest_does_not_print() {
+    let secret = vec![("password".to_owned(), Redacted::from("hunter2".to_owned()))];
+    let printed = format!("{secret:?} {:?}", Lowered::result(secret.clone()));
+    let bytes = format!("{:?}", "hunter2".as_bytes());
+    assert!(!printed.contains("hunter2") && !printed.contains(bytes.trim_matches(['[', ']'])), "{printed}");
 }
 
 #[test]
@@ -384,6 +443,14 @@ fn transaction() -> impl Strategy<Value = Transaction> {
         prop_oneof![set_request().prop_map(Operation::Upsert), delete_request().prop_map(Operation::Delete)];
     let fields = (vec(operation, 0..4), option::of(pairs()));
     fields.prop_map(|(operations, metadata)| Transaction { operations, metadata })
+}
+
+fn secret_request() -> impl Strategy<Value = secrets::GetRequest> {
+    (text(), option::of(pairs())).prop_map(|(key, metadata)| secrets::GetRequest { key, metadata })
+}
+
+fn secret() -> impl Strategy<Value = Secret> {
+    btree_map(text(), text().prop_map(Redacted::from), 0..4)
 }
 
 fn request() -> impl Strategy<Value = Request> {

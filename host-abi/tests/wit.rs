@@ -7,6 +7,7 @@ use std::path::Path;
 use host_abi::canonical::{AbiType, CoreType, Signature};
 use host_abi::host_functions::host_functions;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Headers, HttpError, Method, Request, Response};
+use host_abi::secrets::{self, Redacted, SecretError};
 use host_abi::state::{
     BulkError, Concurrency, Consistency, DeleteRequest, GetOptions, GetRequest, GetResponse, ItemError, Metadata,
     Operation, SetRequest, StoreError, Transaction, WriteOptions,
@@ -73,6 +74,10 @@ fn every_type_lies_in_memory_as_the_wit_says() {
         ("dapr:http/types.method", Layout::of::<Method>()),
         ("dapr:http/types.request", Layout::of::<Request>()),
         ("dapr:http/types.response", Layout::of::<Response>()),
+        ("dapr:secrets/secret-store.error", Layout::of::<SecretError>()),
+        ("dapr:secrets/secret-store.get-request", Layout::of::<secrets::GetRequest>()),
+        ("dapr:secrets/secret-store.metadata", Layout::of::<Metadata>()),
+        ("dapr:secrets/secret-store.secret", Layout::of::<Vec<(String, Redacted)>>()),
         ("dapr:state/state-interface.concurrency", Layout::of::<Concurrency>()),
         ("dapr:state/state-interface.consistency", Layout::of::<Consistency>()),
         ("dapr:state/state-interface.delete-request", Layout::of::<DeleteRequest>()),
@@ -96,12 +101,16 @@ fn every_type_lies_in_memory_as_the_wit_says() {
 
 #[test]
 fn parameters_and_results_lie_in_memory_as_the_wit_says() {
+    type Secret = Vec<(String, Redacted)>;
+    type Secrets = Result<Vec<(String, Secret)>, SecretError>;
     type BulkRead = Result<Vec<Result<GetResponse, StoreError>>, StoreError>;
     type BulkWrite = Result<(), BulkError>;
     type Write = Result<(), StoreError>;
     let declared = BTreeMap::from([
         ("http-client.send", Layout::of_function::<(Request,), Result<Response, HttpError>>()),
         ("http-handler.handle-http-request", Layout::of_function::<(Request,), Response>()),
+        ("secret-store.bulk-get", Layout::of_function::<(String, Option<Metadata>), Secrets>()),
+        ("secret-store.get", Layout::of_function::<(String, secrets::GetRequest), Result<Secret, SecretError>>()),
         ("state-interface.delete", Layout::of_function::<(String, DeleteRequest), Result<u32, String>>()),
         ("state-interface.get", Layout::of_function::<(String, GetRequest), Result<GetResponse, String>>()),
         ("state-interface.set", Layout::of_function::<(String, SetRequest), Result<u32, String>>()),
@@ -140,11 +149,21 @@ fn fields_and_cases_stand_in_the_order_of_the_wit() {
         StoreError::Internal,
     ]
     .map(|case| case(String::new()));
+    let every_secret_error = [
+        SecretError::NotFound,
+        SecretError::InvalidArgument,
+        SecretError::Unavailable,
+        SecretError::PermissionDenied,
+        SecretError::Internal,
+    ]
+    .map(|case| case(String::new()));
     let declared = BTreeMap::from([
         ("dapr:http/types.http-error", cases(HttpError::CASES)),
         ("dapr:http/types.method", cases(Method::CASES)),
         ("dapr:http/types.request", fields(&Request::default())),
         ("dapr:http/types.response", fields(&Response::default())),
+        ("dapr:secrets/secret-store.error", cases(&every_secret_error)),
+        ("dapr:secrets/secret-store.get-request", fields(&secrets::GetRequest::default())),
         ("dapr:state/state-interface.concurrency", cases(Concurrency::CASES)),
         ("dapr:state/state-interface.consistency", cases(Consistency::CASES)),
         ("dapr:state/state-interface.delete-request", fields(&DeleteRequest::default())),

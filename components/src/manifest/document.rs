@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
+use super::configuration::Configuration;
 use super::{Manifest, Place};
 use crate::duration::GoDuration;
 use crate::properties::Redacted;
@@ -18,6 +19,13 @@ pub(super) struct Document<'a> {
     pub(super) number: usize,
     pub(super) line: usize,
     text: &'a str,
+}
+
+/// A document by its kind.
+pub(super) enum Resource {
+    Component(Component),
+    Configuration(Configuration),
+    Other,
 }
 
 pub(super) struct SyntaxError {
@@ -61,10 +69,13 @@ fn separated(line: &str) -> Option<&str> {
 }
 
 impl Document<'_> {
-    /// The Component in it, or none where the document is of another kind.
-    pub(super) fn parse(&self) -> Result<Option<Component>, SyntaxError> {
+    pub(super) fn parse(&self) -> Result<Resource, SyntaxError> {
         let head: Head = self.read()?;
-        if head.kind.as_deref() == Some("Component") { self.read().map(Some) } else { Ok(None) }
+        match head.kind.as_deref() {
+            Some("Component") => self.read().map(Resource::Component),
+            Some("Configuration") => self.read().map(Resource::Configuration),
+            _ => Ok(Resource::Other),
+        }
     }
 
     fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, SyntaxError> {
@@ -115,7 +126,7 @@ impl Component {
             ignore_errors: ignore_errors.unwrap_or_default(),
             init_timeout: init_timeout.and_then(GoDuration::positive).unwrap_or(DEFAULT_INIT_TIMEOUT),
             scopes: self.scopes.unwrap_or_default(),
-            secret_store: self.auth.and_then(|auth| auth.secret_store),
+            secret_store: self.auth.and_then(|auth| auth.secret_store).filter(|store| !store.is_empty()),
             items: metadata.unwrap_or_default(),
         }
     }
@@ -154,8 +165,8 @@ pub(super) struct Item {
     pub(super) name: String,
     #[serde(default)]
     pub(super) value: Scalar,
-    pub(super) secret_key_ref: Option<SecretKeyRef>,
-    pub(super) env_ref: Option<String>,
+    secret_key_ref: Option<SecretKeyRef>,
+    env_ref: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,6 +174,33 @@ pub(super) struct Item {
 pub(super) struct SecretKeyRef {
     #[serde(default)]
     pub(super) name: String,
+    key: Option<String>,
+}
+
+impl SecretKeyRef {
+    pub(super) fn key(&self) -> &str {
+        self.key.as_deref().filter(|key| !key.is_empty()).unwrap_or(&self.name)
+    }
+}
+
+/// Where the value of an item comes from.
+pub(super) enum ValueSource<'a> {
+    Written,
+    Variable(&'a str),
+    Secret(&'a SecretKeyRef),
+}
+
+impl Item {
+    /// A variable counts where no value is written, a secret in the place of one that is.
+    pub(super) fn source(&self) -> ValueSource<'_> {
+        let variable = self.env_ref.as_deref().filter(|name| !name.is_empty());
+        let secret = self.secret_key_ref.as_ref().filter(|reference| !reference.name.is_empty());
+        match (variable, secret) {
+            (Some(variable), _) if self.value.0.expose().is_empty() => ValueSource::Variable(variable),
+            (_, Some(reference)) => ValueSource::Secret(reference),
+            _ => ValueSource::Written,
+        }
+    }
 }
 
 /// Any scalar, taken as a string; null is empty.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::properties::InvalidProperty;
+use crate::secrets::SecretProblem;
 
 /// Where a document stands. Documents and lines count from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,8 +58,12 @@ pub enum Problem {
     Duplicate { component: String, first: Place },
     #[error("component {component}: unknown type {component_type} version {version}; known: {known}")]
     UnknownType { component: String, component_type: String, version: String, known: String },
-    #[error("component {component}: `{item}` refers to the secret {secret:?}, and secret stores are not supported yet")]
-    SecretStore { component: String, item: String, secret: String },
+    #[error("component {component}: `{item}` refers to the secret {secret:?}: {source}")]
+    Secret { component: String, item: String, secret: String, source: Box<SecretProblem> },
+    #[error("component {component}: it needs the secret store {store:?}, and those need one another in a circle")]
+    SecretStoreCycle { component: String, store: String },
+    #[error("the secret store {store:?} has a scope already, in {first}")]
+    RepeatedScope { store: String, first: Place },
     #[error("component {component}: `{item}` may not read the environment variable {variable:?}")]
     DeniedVariable { component: String, item: String, variable: String },
     #[error("component {component}: `{item}` holds {{podName}}, and the name of the pod is not known")]

@@ -1,22 +1,24 @@
-//! From the items of a manifest to values: references followed, templates filled in. Variables are those of
-//! this process, not of the guest.
+//! From the items of a manifest to values: references followed, templates filled in.
+//!
+//! Where Dapr starts a component without a secret that it cannot get, this reports a problem.
 //!
 //! Source: dapr/dapr `pkg/runtime/meta/meta.go` and `pkg/runtime/processor/secret/secret.go`.
 
 use uuid::Uuid;
 
-use super::document::Item;
+use super::document::{Item, SecretKeyRef, ValueSource};
 use super::{Manifest, Problem};
-use crate::app::App;
+use crate::app::{App, is_reserved};
 use crate::properties::{Properties, Redacted};
+use crate::secrets::{KUBERNETES_STORE, SecretSources};
 
 impl Manifest {
     /// The component's metadata for `app`, or everything that keeps it from being resolved.
-    pub(crate) fn resolve(&self, app: &App) -> Result<Properties, Vec<Problem>> {
+    pub(crate) fn resolve(&self, app: &App, secrets: &SecretSources) -> Result<Properties, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut pairs = Vec::new();
         for item in &self.items {
-            match self.resolve_item(item, app) {
+            match self.resolve_item(item, app, secrets) {
                 Ok(value) => pairs.push((&item.name, Redacted::from(value))),
                 Err(problem) => problems.push(problem),
             }
@@ -24,34 +26,54 @@ impl Manifest {
         if problems.is_empty() { Ok(pairs.into_iter().collect()) } else { Err(problems) }
     }
 
-    fn resolve_item(&self, item: &Item, app: &App) -> Result<String, Problem> {
-        let (component, item_name) = (|| self.name.clone(), || item.name.clone());
-        if let Some(reference) = item.secret_key_ref.as_ref().filter(|reference| !reference.name.is_empty()) {
-            return Err(Problem::SecretStore {
-                component: component(),
-                item: item_name(),
-                secret: reference.name.clone(),
-            });
-        }
-        let written = item.value.0.expose();
-        let value = match item.env_ref.as_deref() {
-            Some(variable) if written.is_empty() && !variable.is_empty() => {
-                if !may_be_read(variable) {
-                    let variable = variable.to_owned();
-                    return Err(Problem::DeniedVariable { component: component(), item: item_name(), variable });
-                }
-                std::env::var(variable).unwrap_or_default()
-            }
-            _ => written.to_owned(),
+    /// The secret store that has to be there before the component can be made.
+    pub(crate) fn needs_secret_store(&self, app: &App) -> Option<&str> {
+        let refers = |item: &Item| matches!(item.source(), ValueSource::Secret(_));
+        self.secret_store(app).filter(|_| self.items.iter().any(refers))
+    }
+
+    /// In Kubernetes a component that names none means its Secrets.
+    fn secret_store(&self, app: &App) -> Option<&str> {
+        self.secret_store.as_deref().or_else(|| app.is_in_kubernetes().then_some(KUBERNETES_STORE))
+    }
+
+    fn resolve_item(&self, item: &Item, app: &App, secrets: &SecretSources) -> Result<String, Problem> {
+        let value = match item.source() {
+            ValueSource::Written => item.value.0.expose().to_owned(),
+            ValueSource::Variable(variable) => self.variable(item, variable, app)?,
+            ValueSource::Secret(reference) => self.secret(item, reference, app, secrets)?,
         };
-        fill_in(value, app).ok_or_else(|| Problem::NoPodName { component: component(), item: item_name() })
+        let no_pod_name = || Problem::NoPodName { component: self.name.clone(), item: item.name.clone() };
+        fill_in(value, app).ok_or_else(no_pod_name)
+    }
+
+    fn variable(&self, item: &Item, variable: &str, app: &App) -> Result<String, Problem> {
+        if !may_be_read(variable) {
+            let (component, item, variable) = (self.name.clone(), item.name.clone(), variable.to_owned());
+            return Err(Problem::DeniedVariable { component, item, variable });
+        }
+        Ok(app.environment.get(variable).map_or_else(String::new, |value| value.expose().to_owned()))
+    }
+
+    fn secret(
+        &self,
+        item: &Item,
+        reference: &SecretKeyRef,
+        app: &App,
+        secrets: &SecretSources,
+    ) -> Result<String, Problem> {
+        let value = secrets.value(self.secret_store(app), &reference.name, reference.key());
+        value.map_err(|source| Problem::Secret {
+            component: self.name.clone(),
+            item: item.name.clone(),
+            secret: reference.name.clone(),
+            source: Box::new(source),
+        })
     }
 }
 
-/// Dapr keeps its own variables, and the token of the app's API, from components.
 fn may_be_read(variable: &str) -> bool {
-    let upper = variable.to_ascii_uppercase();
-    upper != "APP_API_TOKEN" && !upper.starts_with("DAPR_") && !variable.contains(' ')
+    !is_reserved(variable) && !variable.contains(' ')
 }
 
 /// Replaces the templates, each `{uuid}` by another one; none where `{podName}` is asked for and unknown.
@@ -75,7 +97,12 @@ mod tests {
     use crate::app::AppId;
 
     fn app() -> App {
-        App { id: AppId::new("shop").ok(), namespace: Some("prod".into()), pod_name: Some("shop-1".into()) }
+        App {
+            id: AppId::new("shop").ok(),
+            namespace: Some("prod".into()),
+            pod_name: Some("shop-1".into()),
+            ..App::default()
+        }
     }
 
     fn filled_in(value: &str, app: &App) -> Option<String> {

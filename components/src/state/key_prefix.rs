@@ -54,7 +54,7 @@ mod tests {
     use crate::app::AppId;
 
     fn app() -> App {
-        App { id: AppId::new("shop").ok(), namespace: Some("prod".into()), pod_name: None }
+        App { id: AppId::new("shop").ok(), namespace: Some("prod".into()), ..App::default() }
     }
 
     fn key(strategy: Option<&str>, app: &App) -> String {

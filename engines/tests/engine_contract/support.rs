@@ -110,7 +110,7 @@ impl Guest {
     }
 
     pub(crate) async fn instantiate(&self) -> Result<Box<dyn Instance>, Stop> {
-        let host = HostContext { state_stores: self.host.state_stores.clone(), http_client: None };
+        let host = HostContext { state_stores: self.host.state_stores.clone(), ..HostContext::default() };
         let wasi = self.wasi.try_clone().unwrap();
         self.module.instantiate(GuestConfig { wasi, host: Arc::new(host), cancel: self.cancel.clone() }).await
     }

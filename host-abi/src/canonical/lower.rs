@@ -1,5 +1,7 @@
 //! Lowering: typed values into an image that an engine then places in a guest's memory.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::call::Guest;
@@ -11,10 +13,16 @@ use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 pub struct BlockId(usize);
 
 /// What a block holds: built field by field, or bytes taken over whole, so that a body is copied once.
-#[derive(Debug)]
 enum Content {
     Built(Vec<u8>),
     Whole(Bytes),
+}
+
+/// Its size alone: the bytes may be a secret.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.as_slice().len())
+    }
 }
 
 /// Bytes that need an address of their own in the guest.

@@ -11,7 +11,8 @@ use host_abi::canonical::{
 use host_abi::error::Error;
 use host_abi::host_functions::{HostContext, HostFunction, host_functions};
 use host_abi::http::{HttpClient, HttpError, Request, Response};
-use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
+use host_abi::secrets::{self, Secret, SecretStore};
+use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Metadata, Operation, SetRequest, StateStore};
 
 /// Answers an address for an alignment and a size; may grow the memory.
 type Allocator = Box<dyn FnMut(&mut Vec<u8>, u32, u32) -> u32 + Send>;
@@ -84,20 +85,29 @@ pub(crate) enum Asked {
     Set(SetRequest),
     Delete(DeleteRequest),
     Transact(Vec<Operation>),
+    GetSecret(secrets::GetRequest),
+    GetSecrets(Option<Metadata>),
     Send(Request),
 }
 
-/// The store named `state`, and the HTTP client, of a guest's host.
+/// The stores named `state`, and the HTTP client, of a guest's host.
 pub(crate) struct TestHost {
     pub(crate) get: Result<GetResponse, Error>,
     pub(crate) write: Result<(), Error>,
+    pub(crate) secrets: Result<BTreeMap<String, Secret>, Error>,
     pub(crate) send: Result<Response, HttpError>,
     pub(crate) asked: Mutex<Vec<Asked>>,
 }
 
 impl TestHost {
     pub(crate) fn new() -> Self {
-        Self { get: Ok(GetResponse::default()), write: Ok(()), send: Ok(Response::default()), asked: Mutex::default() }
+        Self {
+            get: Ok(GetResponse::default()),
+            write: Ok(()),
+            secrets: Ok(BTreeMap::new()),
+            send: Ok(Response::default()),
+            asked: Mutex::default(),
+        }
     }
 
     fn ask(&self, what: Asked) {
@@ -113,6 +123,7 @@ pub(crate) fn finish<T>(work: impl Future<Output = T>) -> T {
 pub(crate) fn context(host: &Arc<TestHost>) -> Arc<HostContext> {
     Arc::new(HostContext {
         state_stores: BTreeMap::from([("state".to_owned(), Arc::clone(host) as Arc<dyn StateStore>)]),
+        secret_stores: BTreeMap::from([("state".to_owned(), Arc::clone(host) as Arc<dyn SecretStore>)]),
         http_client: Some(Arc::clone(host) as Arc<dyn HttpClient>),
     })
 }
@@ -143,6 +154,20 @@ impl StateStore for TestHost {
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
         self.ask(Asked::Transact(operations));
         self.write.clone()
+    }
+}
+
+/// Every name is that of a secret with all the values there are.
+#[async_trait]
+impl SecretStore for TestHost {
+    async fn get(&self, request: secrets::GetRequest) -> Result<Secret, Error> {
+        self.ask(Asked::GetSecret(request));
+        self.secrets.clone().map(|secrets| secrets.into_values().flatten().collect())
+    }
+
+    async fn bulk_get(&self, metadata: Option<Metadata>) -> Result<BTreeMap<String, Secret>, Error> {
+        self.ask(Asked::GetSecrets(metadata));
+        self.secrets.clone()
     }
 }
 

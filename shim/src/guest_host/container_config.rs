@@ -202,6 +202,7 @@ fn app(annotations: &HashMap<String, String>) -> anyhow::Result<App> {
         id: id.map(AppId::new).transpose()?,
         namespace: text("io.kubernetes.cri.sandbox-namespace"),
         pod_name: text("io.kubernetes.cri.sandbox-name"),
+        ..App::default()
     })
 }
 

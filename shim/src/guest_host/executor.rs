@@ -10,6 +10,7 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use components::App;
 use engines::engine::{Module, Preopen, WasiConfig};
 use host_abi::host_functions::HostContext;
 use libcontainer::workload::default::DefaultExecutor;
@@ -184,8 +185,14 @@ fn arguments(spec: &Spec) -> &[String] {
 fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow::Result<Guests> {
     let config = &program.config;
     let sources: Vec<&PathBuf> = program.node_components.iter().chain(&config.components).collect();
-    let components = program.registry.load(&sources, &config.app)?;
-    let host = HostContext { state_stores: components.state_stores, http_client: Some(Arc::new(HttpCaller::new())) };
+    let variables = environment(spec).into_iter().map(|(name, value)| (name, value.into()));
+    let app = App { environment: variables.collect(), ..config.app.clone() };
+    let components = program.registry.load(&sources, &app)?;
+    let host = HostContext {
+        state_stores: components.state_stores,
+        secret_stores: components.secret_stores,
+        http_client: Some(Arc::new(HttpCaller::new())),
+    };
     let stdin = match config.trigger {
         Trigger::Command { .. } => rustix::io::dup(rustix::stdio::stdin())?,
         Trigger::Http { .. } => std::fs::File::open("/dev/null").context("the container has no /dev/null")?.into(),

@@ -1,0 +1,69 @@
+//! Secret stores, which may need one another: each is made as soon as the one that it refers to is there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Registry, TypeVersion};
+use crate::app::App;
+use crate::manifest::{Faults, Manifest, Problem};
+use crate::properties::Properties;
+use crate::secrets::{KUBERNETES_STORE, SecretSource, SecretSources};
+
+impl Registry {
+    pub(super) fn load_secret_stores(
+        &self,
+        mut waiting: Vec<Manifest>,
+        app: &App,
+        faults: &mut Faults,
+    ) -> SecretSources {
+        let mut sources = SecretSources::default();
+        let is_configured = waiting.iter().any(|manifest| manifest.name == KUBERNETES_STORE);
+        if let (false, Some(source)) = (is_configured, self.built_in_source(app)) {
+            sources.insert(KUBERNETES_STORE.to_owned(), source);
+        }
+        while !waiting.is_empty() {
+            let names: BTreeSet<String> = waiting.iter().map(|manifest| manifest.name.clone()).collect();
+            let is_blocked = |manifest: &Manifest| needed(manifest, app, &names).is_some();
+            let (blocked, ready): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_blocked);
+            if ready.is_empty() {
+                blocked.iter().for_each(|manifest| report_cycle(manifest, app, &names, faults));
+                break;
+            }
+            for manifest in ready {
+                match self.secret_source(&manifest, app, &sources) {
+                    Ok(source) => sources.insert(manifest.name, source),
+                    Err(problems) => manifest.report(problems, faults),
+                }
+            }
+            waiting = blocked;
+        }
+        sources
+    }
+
+    fn secret_source(
+        &self,
+        manifest: &Manifest,
+        app: &App,
+        sources: &SecretSources,
+    ) -> Result<Arc<dyn SecretSource>, Vec<Problem>> {
+        let constructor = self.find(&self.secret_stores, manifest)?;
+        let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
+        constructor(&manifest.resolve(app, sources)?, app).map_err(unusable)
+    }
+
+    /// What is there in Kubernetes without a component, where this registry knows the type.
+    fn built_in_source(&self, app: &App) -> Option<Arc<dyn SecretSource>> {
+        let constructor = self.secret_stores.get(&TypeVersion::new("secretstores.kubernetes", ""))?;
+        if app.is_in_kubernetes() { constructor(&Properties::default(), app).ok() } else { None }
+    }
+}
+
+/// The store among `names` that has to be there before.
+fn needed<'a>(manifest: &'a Manifest, app: &App, names: &BTreeSet<String>) -> Option<&'a str> {
+    manifest.needs_secret_store(app).filter(|store| names.contains(*store))
+}
+
+fn report_cycle(manifest: &Manifest, app: &App, names: &BTreeSet<String>, faults: &mut Faults) {
+    let cycle = |store: &str| Problem::SecretStoreCycle { component: manifest.name.clone(), store: store.to_owned() };
+    manifest.report(needed(manifest, app, names).map(cycle).into_iter().collect(), faults);
+}
