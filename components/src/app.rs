@@ -55,6 +55,12 @@ pub struct App {
 }
 
 impl App {
+    /// Whether `scopes`, a list of app ids, admit this app: an empty list admits every app, and an app without an id
+    /// is in no other.
+    pub(crate) fn is_in_scope(&self, scopes: &[String]) -> bool {
+        scopes.is_empty() || self.id.as_ref().is_some_and(|id| scopes.iter().any(|scope| scope == id.as_str()))
+    }
+
     /// Empty for an app without an id.
     pub(crate) fn id_or_empty(&self) -> &str {
         self.id.as_ref().map_or("", AppId::as_str)

@@ -2,12 +2,15 @@
 //!
 //! - [`manifest`] reads files and folders of Component documents and reports everything that is wrong at once.
 //! - [`registry`] knows which component types exist, and [loads](registry::Registry::load) a folder for one app.
+//! - [`resiliency`] does with calls what Resiliency documents among the manifests say: time-outs, retries, circuit
+//!   breakers.
 //! - [`secrets`] holds the secret stores, which other components and guests have their secrets from.
 //! - [`state`] holds the state stores: in memory always, `postgresql`, `redis` and `sqlite` as cargo features.
 //!
 //! Loading does no I/O but to read the manifests, the secrets they refer to and the root certificates of the system:
 //! no store is contacted, no other file opened and no thread started before a guest makes the first call. A store
-//! that is down at that moment is an answer to the guest, not the end of the container, and the next call tries again.
+//! that is down then is not the end of the container: the first calls wait for it until the component's `initTimeout`
+//! is over, and from then on that it is down is an answer to the guest, and the next call tries again.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +19,7 @@ pub mod duration;
 pub mod manifest;
 pub mod properties;
 pub mod registry;
+pub mod resiliency;
 pub mod secrets;
 pub mod state;
 

@@ -1,4 +1,4 @@
-//! Dapr's YAML (`dapr.io/v1alpha1`): files and folders of Components and of Configurations, read as a whole.
+//! Dapr's YAML (`dapr.io/v1alpha1`): files and folders of Components, Configurations and Resiliencies, read as a whole.
 //!
 //! A folder is read as Dapr reads its resources folder: `.yaml` and `.yml`, not recursive, several documents a
 //! file, documents of other kinds skipped, unknown fields tolerated. Where Dapr warns about a document that it
@@ -15,19 +15,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use document::Scalar;
 use document::{Item, Resource};
 pub use fault::{Fault, Faults, Place, Problem};
 
 use crate::app::App;
+use crate::resiliency;
 use crate::secrets::SecretScopes;
 
-/// All documents that count.
+/// All documents that count, in the order of the files.
 #[derive(Debug, Default)]
 pub struct Documents {
-    /// One for each Component, in order.
     pub components: Vec<Manifest>,
     /// Of all Configurations.
     pub secret_scopes: SecretScopes,
+    pub(crate) resiliency: Vec<(Place, resiliency::Document)>,
 }
 
 /// One Component document, its values not yet resolved.
@@ -53,8 +55,7 @@ pub struct Manifest {
 impl Manifest {
     /// Whether the scopes let `app` use the component. An app without an id is in no scope.
     pub fn admits(&self, app: &App) -> bool {
-        let in_scope = |id: &str| self.scopes.iter().any(|scope| scope == id);
-        self.scopes.is_empty() || app.id.as_ref().is_some_and(|id| in_scope(id.as_str()))
+        app.is_in_scope(&self.scopes)
     }
 
     pub(crate) fn is_secret_store(&self) -> bool {
@@ -121,6 +122,7 @@ fn read_file(file: &Path, documents: &mut Documents, faults: &mut Faults) {
                     added.unwrap_or_else(|problem| faults.push(place.clone(), problem));
                 }
             }
+            Ok(Resource::Resiliency(resiliency)) => documents.resiliency.push((place, resiliency)),
             Ok(Resource::Other) => tracing::debug!(%place, "of another kind: skipped"),
             Err(error) => faults.push(Place { line: error.line.or(place.line), ..place }, Problem::Yaml(error.message)),
         }

@@ -13,8 +13,9 @@ use host_abi::state::StateStore;
 use crate::app::App;
 use crate::manifest::{self, Faults, Manifest, Problem};
 use crate::properties::{InvalidProperty, Properties};
+use crate::resiliency::Policies;
 use crate::secrets::{self, SecretSource, SecretSources};
-use crate::state::{self, NamedStore};
+use crate::state::{self, NamedStore, PatientStore};
 
 /// Makes a store from a component's metadata. It does no I/O: a store connects when it is first called.
 pub type StateStoreConstructor = dyn Fn(&Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> + Send + Sync;
@@ -85,7 +86,7 @@ impl Registry {
     ///
     /// What every store has in common is not the constructor's concern: the store gets keys that are checked
     /// and prefixed, no etag where the guest's was empty, and the component's default `ttlInSeconds` where the
-    /// request has none (see [`NamedStore`]).
+    /// request has none (see [`NamedStore`]); its policies and `initTimeout` are kept around it.
     pub fn register_state_store<C>(&mut self, component_type: &str, version: &str, constructor: C)
     where
         C: Fn(&Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> + Send + Sync + 'static,
@@ -111,12 +112,13 @@ impl Registry {
     pub fn load<P: AsRef<Path>>(&self, paths: &[P], app: &App) -> Result<Components, Faults> {
         let mut faults = Faults::default();
         let documents = manifest::read(paths, &mut faults);
+        let policies = Policies::new(documents.resiliency, app, &mut faults);
         let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app));
         let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
         let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
         let mut components = Components::default();
         for manifest in others {
-            match self.state_store(&manifest, app, &secrets) {
+            match self.state_store(&manifest, app, &secrets, &policies) {
                 Ok(store) => {
                     components.state_stores.insert(manifest.name, Arc::new(store));
                 }
@@ -127,12 +129,19 @@ impl Registry {
         faults.or(components)
     }
 
-    fn state_store(&self, manifest: &Manifest, app: &App, secrets: &SecretSources) -> Result<NamedStore, Vec<Problem>> {
+    fn state_store(
+        &self,
+        manifest: &Manifest,
+        app: &App,
+        secrets: &SecretSources,
+        policies: &Policies,
+    ) -> Result<NamedStore, Vec<Problem>> {
         let constructor = self.find(&self.state_stores, manifest)?;
         let properties = manifest.resolve(app, secrets)?;
         let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
         let store = constructor(&properties).map_err(unusable)?;
-        NamedStore::new(&manifest.name, store, &properties, app).map_err(unusable)
+        let store = PatientStore::new(store, policies.of_state_store(&manifest.name), manifest.init_timeout);
+        NamedStore::new(&manifest.name, Arc::new(store), &properties, app).map_err(unusable)
     }
 
     fn find<'a, C>(&self, types: &'a BTreeMap<TypeVersion, C>, manifest: &Manifest) -> Result<&'a C, Vec<Problem>> {

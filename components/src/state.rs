@@ -4,6 +4,7 @@
 
 pub mod in_memory;
 pub(crate) mod key_prefix;
+mod patience;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 #[cfg(feature = "redis")]
@@ -23,6 +24,7 @@ use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequ
 use crate::app::App;
 use crate::properties::{InvalidProperty, Properties};
 use key_prefix::KeyPrefix;
+pub(crate) use patience::PatientStore;
 use ttl::{TTL_IN_SECONDS, Ttl};
 
 /// A store as the guests of one app see it under its component's name. The concerns of every store are here and

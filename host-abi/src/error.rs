@@ -45,11 +45,24 @@ impl fmt::Display for ErrorClass {
 pub struct Error {
     pub class: ErrorClass,
     pub message: String,
+    without_effect: bool,
 }
 
 impl Error {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), without_effect: false }
+    }
+
+    /// The same, where it is certain that nothing was done and nothing will be: what was asked for may be asked for
+    /// again, whatever it was. Without this word a write that failed as [`ErrorClass::Unavailable`] may have been
+    /// done all the same, or may be yet.
+    #[must_use]
+    pub fn without_effect(self) -> Self {
+        Self { without_effect: true, ..self }
+    }
+
+    pub fn is_without_effect(&self) -> bool {
+        self.without_effect
     }
 }
 

@@ -151,7 +151,7 @@ wit_variant! {
 }
 
 impl From<Error> for StoreError {
-    fn from(Error { class, message }: Error) -> Self {
+    fn from(Error { class, message, .. }: Error) -> Self {
         match class {
             ErrorClass::EtagMismatch => Self::EtagMismatch(message),
             ErrorClass::EtagInvalid => Self::EtagInvalid(message),
@@ -193,7 +193,8 @@ wit_variant! {
 /// - metadata `ttlInSeconds` (exact case): above 0 the key expires after that many seconds, 0 or below clears
 ///   the expiry; not a whole number is [`ErrorClass::InvalidArgument`] and nothing is written;
 /// - a store that cannot be reached is [`ErrorClass::Unavailable`], within the component's own time-out; the
-///   next call tries again.
+///   next call tries again. Where nothing was sent, or what had begun was undone, the error says that it is
+///   [without effect](Error::without_effect): only then is a write with a condition tried again.
 ///
 /// Cancellation: dropping a future gives up the answer, not necessarily the write.
 ///

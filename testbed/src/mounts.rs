@@ -51,6 +51,12 @@ impl Mounts {
         let overlay = Some("overlay");
         self.within(|| Ok(mount(overlay, folder, overlay, MsFlags::empty(), Some(options.as_str()))?))
     }
+
+    /// Mounts an empty file system on `folder` that holds so many bytes.
+    pub fn small_disk(&self, folder: &Path, bytes: u64) -> io::Result<()> {
+        let (tmpfs, options) = (Some("tmpfs"), format!("size={bytes}"));
+        self.within(|| Ok(mount(tmpfs, folder, tmpfs, MsFlags::empty(), Some(options.as_str()))?))
+    }
 }
 
 /// A thread that ends right after need not find its way back.

@@ -10,6 +10,7 @@ use super::configuration::Configuration;
 use super::{Manifest, Place};
 use crate::duration::GoDuration;
 use crate::properties::Redacted;
+use crate::resiliency;
 
 const DEFAULT_INIT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,6 +26,7 @@ pub(super) struct Document<'a> {
 pub(super) enum Resource {
     Component(Component),
     Configuration(Configuration),
+    Resiliency(resiliency::Document),
     Other,
 }
 
@@ -74,6 +76,7 @@ impl Document<'_> {
         match head.kind.as_deref() {
             Some("Component") => self.read().map(Resource::Component),
             Some("Configuration") => self.read().map(Resource::Configuration),
+            Some("Resiliency") => self.read().map(Resource::Resiliency),
             _ => Ok(Resource::Other),
         }
     }
@@ -205,7 +208,13 @@ impl Item {
 
 /// Any scalar, taken as a string; null is empty.
 #[derive(Debug, Default)]
-pub(super) struct Scalar(pub(super) Redacted);
+pub(crate) struct Scalar(pub(super) Redacted);
+
+impl Scalar {
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

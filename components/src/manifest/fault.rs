@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::properties::InvalidProperty;
+use crate::resiliency::InvalidPolicy;
 use crate::secrets::SecretProblem;
 
 /// Where a document stands. Documents and lines count from 1.
@@ -70,6 +71,10 @@ pub enum Problem {
     NoPodName { component: String, item: String },
     #[error("component {component}: {source}")]
     Property { component: String, source: InvalidProperty },
+    #[error("`{policy}`: {source}")]
+    Policy { policy: String, source: InvalidPolicy },
+    #[error("`{target}` names {policy:?}, and there is no such policy; known: {known}")]
+    UnknownPolicy { target: String, policy: String, known: String },
 }
 
 /// Everything that is wrong, one line each; at least one where it is returned as an error.

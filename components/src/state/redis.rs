@@ -42,12 +42,12 @@ use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{
     Concurrency, Consistency, DeleteRequest, GetRequest, GetResponse, Metadata, Operation, SetRequest, StateStore,
 };
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tokio::sync::OnceCell;
 
 use self::address::Address;
 use self::answer::{bytes, class, connected_replicas, item};
-use self::connection::{Connection, Resend, Route};
+use self::connection::{Connection, Failure, Resend, Route};
 use self::node::{Lane, REPLICATION_TIMEOUT};
 use self::options::Options;
 use super::ttl::Ttl;
@@ -73,17 +73,18 @@ impl Redis {
         Self { addresses: addresses.join(","), connection: Connection::new(options), has_documents: OnceCell::new() }
     }
 
-    fn explain(&self, error: &RedisError) -> Error {
+    fn explain(&self, Failure { error, in_doubt, .. }: &Failure) -> Error {
         let hint = match error.kind() {
             ErrorKind::Server(ServerErrorKind::CrossSlot) => {
                 ": the keys of a transaction must lie in one slot of the cluster, by a hash tag in braces"
             }
             _ => "",
         };
-        Error::new(class(error), format!("redis at {}: {error}{hint}", self.addresses))
+        let explained = Error::new(class(error), format!("redis at {}: {error}{hint}", self.addresses));
+        if *in_doubt { explained } else { explained.without_effect() }
     }
 
-    async fn read(&self, key: &str) -> RedisResult<GetResponse> {
+    async fn read(&self, key: &str) -> Result<GetResponse, Failure> {
         let by_name = |name| {
             let mut command = redis::cmd(name);
             command.arg(key);
@@ -91,18 +92,18 @@ impl Redis {
         };
         let route = Route { key, lane: Lane::Usual, resend: Resend::Safe };
         match self.connection.query(&by_name("HGETALL"), route).await {
-            Ok(hash) => item(hash),
+            Ok(hash) => Ok(item(hash)?),
             // Not a hash: what others stored as a plain string, which has no etag.
-            Err(error) if error.code() == Some("WRONGTYPE") => {
+            Err(failure) if failure.error.code() == Some("WRONGTYPE") => {
                 let value = self.connection.query(&by_name("GET"), route).await?;
                 Ok(GetResponse { data: bytes(value)?, ..GetResponse::default() })
             }
-            Err(error) => Err(error),
+            Err(failure) => Err(failure),
         }
     }
 
     /// False where the write was refused.
-    async fn write(&self, request: &SetRequest, arguments: &WriteArguments) -> RedisResult<bool> {
+    async fn write(&self, request: &SetRequest, arguments: &WriteArguments) -> Result<bool, Failure> {
         let lane = lane(request.options.consistency);
         let route = Route { key: &request.key, lane, resend: arguments.resend };
         let version = scripts::SET.run(&self.connection, route, &[&request.key], &arguments.of_script(request)).await?;
@@ -117,7 +118,7 @@ impl Redis {
         &self,
         operations: &'a [(Operation, WriteArguments)],
         lane: Lane,
-    ) -> RedisResult<Option<&'a Operation>> {
+    ) -> Result<Option<&'a Operation>, Failure> {
         let keys: Vec<&str> = operations.iter().map(|(operation, _)| operation.key()).collect();
         let Some(&key) = keys.first() else { return Ok(None) };
         let arguments = operations.iter().flat_map(|(operation, arguments)| match operation {
@@ -140,13 +141,20 @@ impl Redis {
 
     /// After a strong write: until all replicas have what was written on its way, or the time is up; as with Dapr,
     /// that too is a success.
-    async fn wait_for_replicas(&self, written: Route<'_>) -> RedisResult<()> {
-        if let Lane::Usual = written.lane {
-            return Ok(());
-        }
+    async fn wait_for_replicas(&self, written: Route<'_>) -> Result<(), Failure> {
+        let waited = match written.lane {
+            Lane::Usual => Ok(()),
+            Lane::Strong => self.ask_for_replicas(written).await,
+        };
+        // Whatever became of this, the write has had its effect.
+        waited.map_err(|failure| Failure { in_doubt: true, ..failure })
+    }
+
+    async fn ask_for_replicas(&self, written: Route<'_>) -> Result<(), Failure> {
         let route = Route { resend: Resend::Safe, ..written };
         let info = self.connection.query(redis::cmd("INFO").arg("replication"), route).await?;
-        let replicas = connected_replicas(&redis::from_redis_value::<String>(info)?);
+        let info: String = redis::from_redis_value(info).map_err(RedisError::from)?;
+        let replicas = connected_replicas(&info);
         if replicas > 0 {
             let milliseconds = REPLICATION_TIMEOUT.as_millis() as u64;
             // On another connection there would be nothing to wait for.
@@ -156,7 +164,7 @@ impl Redis {
         Ok(())
     }
 
-    async fn remove(&self, request: &DeleteRequest) -> RedisResult<bool> {
+    async fn remove(&self, request: &DeleteRequest) -> Result<bool, Failure> {
         let route = Route { key: &request.key, lane: Lane::Usual, resend: Resend::Safe };
         let Some(etag) = &request.etag else {
             self.connection.query(redis::cmd("DEL").arg(&request.key), route).await?;
@@ -174,7 +182,7 @@ impl Redis {
             return Ok(());
         }
         let has_documents = self.has_documents.get_or_try_init(|| self.find_documents(key)).await;
-        if *has_documents.map_err(|error| self.explain(&error))? {
+        if *has_documents.map_err(|failure| self.explain(&failure))? {
             let message = "contentType application/json stores documents of RedisJSON, which is not supported yet";
             return Err(Error::new(ErrorClass::InvalidArgument, message));
         }
@@ -182,10 +190,10 @@ impl Redis {
     }
 
     /// Whether the server has the command, as Dapr asks it.
-    async fn find_documents(&self, key: &str) -> RedisResult<bool> {
+    async fn find_documents(&self, key: &str) -> Result<bool, Failure> {
         let route = Route { key, lane: Lane::Usual, resend: Resend::Safe };
         match self.connection.query(&redis::cmd("JSON.GET"), route).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
+            Err(Failure { error, .. }) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
                 Ok(!error.detail().is_some_and(|detail| detail.starts_with("unknown command")))
             }
             answer => answer.map(|_| true),
@@ -197,19 +205,19 @@ impl Redis {
 impl StateStore for Redis {
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Error> {
         self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
-        self.read(&request.key).await.map_err(|error| self.explain(&error))
+        self.read(&request.key).await.map_err(|failure| self.explain(&failure))
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
         let arguments = WriteArguments::of(&request)?;
         self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
-        let written = self.write(&request, &arguments).await.map_err(|error| self.explain(&error))?;
+        let written = self.write(&request, &arguments).await.map_err(|failure| self.explain(&failure))?;
         if written { Ok(()) } else { Err(refused_set(&request)) }
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
         self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
-        let removed = self.remove(&request).await.map_err(|error| self.explain(&error))?;
+        let removed = self.remove(&request).await.map_err(|failure| self.explain(&failure))?;
         if removed { Ok(()) } else { Err(etag_mismatch(&request.key)) }
     }
 
@@ -227,7 +235,7 @@ impl StateStore for Redis {
             }
             prepared.push((operation, arguments));
         }
-        match self.write_all(&prepared, lane(consistency)).await.map_err(|error| self.explain(&error))? {
+        match self.write_all(&prepared, lane(consistency)).await.map_err(|failure| self.explain(&failure))? {
             None => Ok(()),
             Some(Operation::Upsert(request)) => Err(refused_set(request)),
             Some(Operation::Delete(request)) => Err(etag_mismatch(&request.key)),

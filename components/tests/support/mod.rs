@@ -8,11 +8,12 @@ use components::{App, Registry};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
 
 /// The one store of a manifest with this metadata, for an app without an id. The component is a type, or a type and
-/// its version (`state.postgresql v2`).
+/// its version (`state.postgresql v2`). Where it cannot be reached, it says so at once.
 pub(crate) fn store(component: &str, metadata: &[(&str, &str)]) -> Arc<dyn StateStore> {
     let (kind, version) = component.split_once(' ').unwrap_or((component, "v1"));
     let mut yaml = format!(
-        "kind: Component\nmetadata: {{name: store}}\nspec:\n  type: {kind}\n  version: {version}\n  metadata:\n"
+        "kind: Component\nmetadata: {{name: store}}\nspec:\n  type: {kind}\n  version: {version}\n  \
+         initTimeout: 1ns\n  metadata:\n"
     );
     for (name, value) in metadata {
         writeln!(yaml, "  - {{name: {name:?}, value: {value:?}}}").unwrap();

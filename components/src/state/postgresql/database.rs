@@ -42,15 +42,16 @@ impl Database {
     /// in its way, and, if it is repeatable, where the connection was lost in the middle of it.
     pub(super) async fn run<W: Work>(&self, work: &W) -> Result<W::Done, Error> {
         let result = time::timeout(self.timeout, self.attempts(work)).await;
-        let (class, reason) = match result {
+        let (class, reason, has_begun) = match result {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(failure)) => (failure.class(), failure.to_string()),
-            Err(_) => (ErrorClass::Unavailable, format!("no answer within {:?}", self.timeout)),
+            Ok(Err(failure)) => (failure.class(), failure.to_string(), !failure.is_without_effect()),
+            Err(_) => (ErrorClass::Unavailable, format!("no answer within {:?}", self.timeout), true),
         };
         if class == ErrorClass::Unavailable {
             self.distrust_idle();
         }
-        Err(Error::new(class, format!("postgresql at {}: {reason}", self.address)))
+        let error = Error::new(class, format!("postgresql at {}: {reason}", self.address));
+        Err(if has_begun { error } else { error.without_effect() })
     }
 
     async fn attempts<W: Work>(&self, work: &W) -> Result<W::Done, Failure> {

@@ -36,6 +36,11 @@ impl Failure {
         }
     }
 
+    /// Whether nothing was sent, or the server undid what was.
+    pub(super) fn is_without_effect(&self) -> bool {
+        matches!(self, Self::Connect(_)) || self.is_conflict()
+    }
+
     /// Whether two transactions were in each other's way: the server undid this one, which may be tried again.
     pub(super) fn is_conflict(&self) -> bool {
         let Self::Statement(error) = self else { return false };

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::time;
 
 use super::address::Address;
-use super::node::{Failure, Lane, Node};
+pub(super) use super::node::Failure;
+use super::node::{Lane, Node};
 use super::options::{Options, Retries};
 use super::renewable::Made;
 use super::topology::{Map, Topology, slot_of};
@@ -55,28 +57,33 @@ impl Connection {
 
     /// Sends `command`, again if it certainly had no effect, or if it may have had one and [`Resend::Safe`] says that
     /// this does no harm. One that must not be sent twice goes out on a connection that was seen alive just before.
-    pub(super) async fn query(&self, command: &Cmd, route: Route<'_>) -> RedisResult<Value> {
-        let Some(patience) = self.patience else { return self.persist(command, route).await };
-        match time::timeout(patience + route.lane.blocked(), self.persist(command, route)).await {
+    pub(super) async fn query(&self, command: &Cmd, route: Route<'_>) -> Result<Value, Failure> {
+        let sent = AtomicBool::new(false);
+        let Some(patience) = self.patience else { return self.persist(command, route, &sent).await };
+        match time::timeout(patience + route.lane.blocked(), self.persist(command, route, &sent)).await {
             Ok(answer) => answer,
             Err(_) => {
                 // Whoever keeps silent may have been replaced.
                 self.topology.discard_any();
-                Err(io::Error::from(io::ErrorKind::TimedOut).into())
+                let error = io::Error::from(io::ErrorKind::TimedOut).into();
+                Err(Failure { error, in_doubt: sent.into_inner(), asks: None })
             }
         }
     }
 
-    async fn persist(&self, command: &Cmd, route: Route<'_>) -> RedisResult<Value> {
+    /// `sent` becomes true before the command goes out.
+    async fn persist(&self, command: &Cmd, route: Route<'_>, sent: &AtomicBool) -> Result<Value, Failure> {
         let mut attempts = Attempts::new(self.retries);
         let mut asked = None;
+        let mut in_doubt = false;
         loop {
-            let failure = match self.attempt(command, route, asked.take()).await {
+            let failure = match self.attempt(command, route, asked.take(), sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
+            in_doubt |= failure.in_doubt;
             match attempts.next(&failure, route.resend) {
-                Next::GiveUp => return Err(failure.error),
+                Next::GiveUp => return Err(Failure { in_doubt, ..failure }),
                 Next::Redirect => asked = failure.asks,
                 Next::Pause(pause) => time::sleep(pause).await,
             }
@@ -84,7 +91,13 @@ impl Connection {
     }
 
     /// Sends the command once: to `asked`, which is about to get the key's slot, or else to the slot's master.
-    async fn attempt(&self, command: &Cmd, route: Route<'_>, asked: Option<Address>) -> Result<Value, Failure> {
+    async fn attempt(
+        &self,
+        command: &Cmd,
+        route: Route<'_>,
+        asked: Option<Address>,
+        sent: &AtomicBool,
+    ) -> Result<Value, Failure> {
         let map = self.topology.map().await.map_err(Failure::without_effect)?;
         let slot = slot_of(route.key);
         let is_asked = asked.is_some();
@@ -94,7 +107,7 @@ impl Connection {
             let error = (ErrorKind::ClusterConnectionNotFound, "no server of the cluster has the key's slot");
             return Err(Failure::without_effect(error.into()));
         };
-        let mut answer = deliver(&node, command, route, is_asked).await;
+        let mut answer = deliver(&node, command, route, is_asked, sent).await;
         if let Err(failure) = &mut answer {
             self.learn(failure, &map, slot, &node);
         }
@@ -119,11 +132,18 @@ impl Connection {
     }
 }
 
-async fn deliver(node: &Node, command: &Cmd, route: Route<'_>, asking: bool) -> Result<Value, Failure> {
+async fn deliver(
+    node: &Node,
+    command: &Cmd,
+    route: Route<'_>,
+    asking: bool,
+    sent: &AtomicBool,
+) -> Result<Value, Failure> {
     if route.resend == Resend::Unsafe && !node.is_fresh(route.lane) {
         let answer = node.send(route.lane, &redis::cmd("PING"), false).await;
         answer.map_err(|failure| Failure::without_effect(failure.error))?;
     }
+    sent.store(true, Ordering::Relaxed);
     node.send(route.lane, command, asking).await
 }
 

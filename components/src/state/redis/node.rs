@@ -42,6 +42,13 @@ pub(super) struct Failure {
     pub(super) asks: Option<Address>,
 }
 
+/// Of what was answered, and is not what it should be.
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        Self { error, in_doubt: true, asks: None }
+    }
+}
+
 impl Failure {
     pub(super) fn without_effect(error: RedisError) -> Self {
         Self { error, in_doubt: false, asks: None }

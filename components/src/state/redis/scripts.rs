@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use redis::{ErrorKind, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::connection::{Connection, Route};
+use super::connection::{Connection, Failure, Route};
 
 /// What a set that is not refused does; it answers the new version.
 const WRITE: &str = r"
@@ -37,26 +37,27 @@ impl Script {
         Self::new(&[WRITE, source].concat())
     }
 
-    /// Runs the script on these keys, of which the first is the route's: by its hash, or with its source where the server does not know it yet.
+    /// Runs the script on these keys, of which the first is the route's: by its hash, or with its source where the
+    /// server does not know it yet.
     pub(super) async fn run(
         &self,
         connection: &Connection,
         route: Route<'_>,
         keys: &[&str],
         arguments: &[&[u8]],
-    ) -> RedisResult<Option<i64>> {
+    ) -> Result<Option<i64>, Failure> {
         let call = |name, script: &str| {
             let mut command = redis::cmd(name);
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
         let answer = match connection.query(&call("EVALSHA", &self.hash), route).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            Err(failure) if failure.error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 connection.query(&call("EVAL", &self.source), route).await?
             }
             answer => answer?,
         };
-        Ok(redis::from_redis_value(answer)?)
+        Ok(redis::from_redis_value(answer).map_err(RedisError::from)?)
     }
 }
 

@@ -73,7 +73,8 @@ impl Worker {
         let (options, statements) = (Arc::clone(&self.options), Arc::clone(&self.statements));
         let mut database = Database { options, statements, connection: None };
         let thread = thread::Builder::new().name("sqlite".to_owned()).spawn(move || database.serve(&jobs));
-        let failed = |error| Error::new(ErrorClass::Unavailable, format!("sqlite: no thread: {error}"));
+        let failed =
+            |error| Error::new(ErrorClass::Unavailable, format!("sqlite: no thread: {error}")).without_effect();
         thread.map(|_| sender).map_err(failed)
     }
 }
@@ -132,15 +133,14 @@ impl Database {
 }
 
 fn explain(error: &rusqlite::Error) -> Error {
-    let class = match error.sqlite_error_code() {
-        Some(
-            ErrorCode::CannotOpen
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure,
-        ) => ErrorClass::Unavailable,
-        _ => ErrorClass::Internal,
-    };
-    Error::new(class, format!("sqlite: {error}"))
+    use ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
+    let message = format!("sqlite: {error}");
+    match error.sqlite_error_code() {
+        // What had been begun was rolled back.
+        Some(CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull) => {
+            Error::new(ErrorClass::Unavailable, message).without_effect()
+        }
+        Some(SystemIoFailure) => Error::new(ErrorClass::Unavailable, message),
+        _ => Error::new(ErrorClass::Internal, message),
+    }
 }
