@@ -2,9 +2,12 @@
 # features compiles the engines again, which takes 20 minutes.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
-GUESTS := hello http secrets state
+GUESTS := cart counter hello http secrets session state
+GUESTS_IN_C := cart counter session
+IMAGES := $(GUESTS) $(addsuffix -c,$(GUESTS_IN_C))
 DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
+WASM_PACKAGES := clang libclang-rt-dev-wasm32 lld wasi-libc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := exec lifecycle limits systemd_cgroups
 KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
@@ -29,12 +32,14 @@ build: deps ## Compile everything, into target/release
 
 .PHONY: guests
 guests: deps ## Compile the guests to Wasm, into target/guests
+	@scripts/install-packages.sh $(WASM_PACKAGES)
 	scripts/build-guests.sh $(TARGET_DIR)
+	scripts/build-c-guests.sh $(TARGET_DIR)
 
 .PHONY: images
 images: guests ## Pack the guests as OCI archives, into target/images
 	cargo build --release --workspace --bin pack-image
-	scripts/pack-images.sh $(TARGET_DIR) $(GUESTS)
+	scripts/pack-images.sh $(TARGET_DIR) $(IMAGES)
 
 .PHONY: node-installer
 node-installer: build ## Pack the node installer as an OCI archive, into target/images
@@ -42,7 +47,7 @@ node-installer: build ## Pack the node installer as an OCI archive, into target/
 
 .PHONY: load
 load: images ## Import the images into the containerd of this machine
-	$(foreach guest,$(GUESTS),$(SUDO) ctr images import $(TARGET_DIR)/images/$(guest).tar &&) true
+	$(foreach image,$(IMAGES),$(SUDO) ctr images import $(TARGET_DIR)/images/$(image).tar &&) true
 
 .PHONY: demo
 demo: build images ## Show guests on both engines under a containerd of its own
@@ -53,7 +58,7 @@ check: deps ## Check format and lints
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path conformance/guests/Cargo.toml
 	cargo clippy --release --workspace --all-targets -- --deny warnings
-	cargo clippy --release --manifest-path conformance/guests/Cargo.toml --target-dir $(TARGET_DIR)/guests/cargo \
+	cargo clippy --release --workspace --manifest-path conformance/guests/Cargo.toml --target-dir $(TARGET_DIR)/guests/cargo \
 	  -- --deny warnings
 
 .PHONY: test

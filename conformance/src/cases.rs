@@ -1,6 +1,7 @@
 //! What is promised of a guest, whichever engine runs it.
 
 mod cancellation;
+mod examples;
 mod http;
 mod memory;
 mod modules;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         wasi::cases(),
         state::cases(),
+        examples::cases(),
         secrets::cases(),
         http::cases(),
         traps::cases(),
@@ -46,6 +48,8 @@ mod tests {
     use crate::guest::Program;
 
     const GUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests");
+    /// A crate that is no guest: what some of them share.
+    const SHARED: &str = "store";
 
     /// The crates and the files in the folder of guests, as they are named there.
     fn files() -> BTreeSet<String> {
@@ -54,14 +58,18 @@ mod tests {
             entries.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
         };
         let guests = Path::new(GUESTS);
-        let crates = names(guests).into_iter().filter(|name| guests.join(name).join("Cargo.toml").is_file());
+        let is_guest = |name: &String| name != SHARED && guests.join(name).join("Cargo.toml").is_file();
+        let crates = names(guests).into_iter().filter(is_guest);
+        let in_c = names(&guests.join("c")).into_iter().filter(|name| name.ends_with(".c"));
+        let in_c = in_c.map(|name| format!("c/{name}"));
         let texts = names(&guests.join("wat")).into_iter().map(|name| format!("wat/{name}"));
-        crates.chain(texts).collect()
+        crates.chain(in_c).chain(texts).collect()
     }
 
     fn file(program: Program) -> String {
         match program {
             Program::Rust(name) => name.to_owned(),
+            Program::C(name) => format!("c/{name}.c"),
             Program::Wat(name, _) => format!("wat/{name}.wat"),
         }
     }

@@ -19,10 +19,12 @@ use shim::guest_host::trigger::{Guests, initializer};
 use tokio_util::sync::CancellationToken;
 
 /// A program that guests are made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Program {
     /// A crate of the folder `guests`.
     Rust(&'static str),
+    /// A file of `guests/c`.
+    C(&'static str),
     /// A file of `guests/wat`: its name and its text.
     Wat(&'static str, &'static str),
 }
@@ -41,16 +43,19 @@ pub(crate) use wat;
 impl Program {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Rust(name) | Self::Wat(name, _) => name,
+            Self::Rust(name) | Self::C(name) | Self::Wat(name, _) => name,
         }
     }
 
     /// # Errors
     /// The program is not compiled: the message says how that is done.
     pub(crate) fn check_is_there(self) -> anyhow::Result<()> {
-        if let Self::Rust(name) = self {
-            let path = compiled(name)?;
-            ensure!(path.is_file(), "there is no {}: `make guests` compiles it", path.display());
+        match self {
+            Self::Rust(_) | Self::C(_) => {
+                let path = self.compiled()?;
+                ensure!(path.is_file(), "there is no {}: `make guests` compiles it", path.display());
+            }
+            Self::Wat(..) => {}
         }
         Ok(())
     }
@@ -58,26 +63,27 @@ impl Program {
     /// The binary format, of whatever is in the file.
     pub(crate) fn bytes(self) -> anyhow::Result<Vec<u8>> {
         match self {
-            Self::Rust(name) => {
-                let path = compiled(name)?;
+            Self::Rust(_) | Self::C(_) => {
+                let path = self.compiled()?;
                 fs::read(&path).with_context(|| format!("cannot read {} (`make guests` compiles it)", path.display()))
             }
             Self::Wat(name, text) => wat::parse_str(text).with_context(|| format!("guests/wat/{name}.wat")),
         }
     }
-}
 
-/// Where `make guests` puts a crate's program: `guests`, beside the folder of this executable.
-fn compiled(name: &str) -> anyhow::Result<PathBuf> {
-    let executable = env::current_exe().context("cannot find the running executable")?;
-    let target = executable.parent().and_then(Path::parent).context("the executable is in no folder of a build")?;
-    Ok(target.join("guests").join(format!("{name}.wasm")))
+    /// Where `make guests` puts it: in the folder `guests`, beside the folder of this executable.
+    fn compiled(self) -> anyhow::Result<PathBuf> {
+        let executable = env::current_exe().context("cannot find the running executable")?;
+        let target = executable.parent().and_then(Path::parent).context("the executable is in no folder of a build")?;
+        let folder = if let Self::C(_) = self { "guests/c" } else { "guests" };
+        Ok(target.join(folder).join(self.name()).with_extension("wasm"))
+    }
 }
 
 /// An engine, and what it has compiled so far: each program once.
 pub(crate) struct EngineUnderTest {
     engine: Arc<dyn Engine>,
-    programs: Mutex<HashMap<&'static str, LoadedProgram>>,
+    programs: Mutex<HashMap<Program, LoadedProgram>>,
 }
 
 #[derive(Clone)]
@@ -97,13 +103,13 @@ impl EngineUnderTest {
 
     fn load(&self, program: Program) -> anyhow::Result<LoadedProgram> {
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(loaded) = programs.get(program.name()) {
+        if let Some(loaded) = programs.get(&program) {
             return Ok(loaded.clone());
         }
         let bytes = program.bytes()?;
         let initializer = initializer(&ModuleInfo::read(&bytes)?);
         let loaded = LoadedProgram { module: compile_and_load(&*self.engine, &bytes)?, initializer };
-        programs.insert(program.name(), loaded.clone());
+        programs.insert(program, loaded.clone());
         Ok(loaded)
     }
 }
