@@ -24,6 +24,9 @@ help: ## List the targets
 .PHONY: deps
 deps: ## Install the Debian packages that are missing
 	@scripts/install-packages.sh $(DEBIAN_PACKAGES)
+
+.PHONY: postgresql
+postgresql:
 	@scripts/install-postgresql.sh
 
 .PHONY: build
@@ -62,11 +65,11 @@ check: deps ## Check format and lints
 	  -- --deny warnings
 
 .PHONY: test
-test: images ## Run every test, with containerd, Redis and PostgreSQL
+test: images postgresql ## Run every test, with containerd, Redis and PostgreSQL
 	$(CARGO_TEST) --workspace
 
 .PHONY: test-one-engine
-test-one-engine: images ## Run every test with each engine alone (the first time compiles it again: 10 minutes each)
+test-one-engine: images postgresql ## Run every test with each engine alone (the first time compiles it again: 10 minutes each)
 	$(CARGO_TEST) --workspace --no-default-features --features postgresql,redis,sqlite,wasmtime
 	$(CARGO_TEST) --workspace --no-default-features --features postgresql,redis,sqlite,wasmer
 
@@ -103,7 +106,7 @@ cluster: build images kubernetes ## Start a Kubernetes cluster of one node, with
 	$(SUDO) $(addprefix $(abspath $(TARGET_DIR))/,release/cluster-shell kubernetes release $(GUESTS:%=images/%.tar))
 
 .PHONY: conformance
-conformance: build guests ## Run the conformance suite; ARGS='--filter state' narrows it
+conformance: build guests postgresql ## Run the conformance suite; ARGS='--filter state' narrows it
 	$(TARGET_DIR)/release/conformance --engine all $(ARGS)
 
 .PHONY: bench

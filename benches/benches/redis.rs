@@ -28,7 +28,7 @@ fn state_get(criterion: &mut Criterion) {
     let host = Arc::new(HostContext { state_stores: components.state_stores, ..HostContext::default() });
     let module = wat::parse_str(STATE_GETS).expect("a module");
     let client = redis::Client::open(server.url()).expect("a URL");
-    let connection = runtime.block_on(client.get_connection_manager()).expect("a connection");
+    let connection = runtime.block_on(client.get_multiplexed_async_connection()).expect("a connection");
 
     let mut group = criterion.benchmark_group("state get, Redis");
     group.throughput(Throughput::Elements(u64::from(GETS)));

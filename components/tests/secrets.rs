@@ -25,7 +25,7 @@ struct Folder(TempDir);
 impl Folder {
     fn new(components: &str) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        folder.write("components/c.yaml", &components.replace("FOLDER", &folder.path().display().to_string()));
+        folder.write("components/c.yaml", components.replace("FOLDER", &folder.path().display().to_string()));
         folder
     }
 

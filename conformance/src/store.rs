@@ -64,8 +64,17 @@ impl Store {
     }
 
     pub(crate) fn for_app(kind: StoreKind, app: &App) -> anyhow::Result<Self> {
+        Self::with(kind, (kind == StoreKind::Redis).then(RedisServer::start), app)
+    }
+
+    /// On a Redis server that has lost nothing it answered when it is restarted.
+    pub(crate) fn on_durable_redis() -> anyhow::Result<Self> {
+        let server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        Self::with(StoreKind::Redis, Some(server), &App::default())
+    }
+
+    fn with(kind: StoreKind, redis: Option<RedisServer>, app: &App) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let redis = (kind == StoreKind::Redis).then(RedisServer::start);
         let postgresql = (kind == StoreKind::Postgresql).then(PostgresqlServer::shared);
         let property = match (kind, &redis, &postgresql) {
             (StoreKind::Sqlite, _, _) => {

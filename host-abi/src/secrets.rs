@@ -89,7 +89,7 @@ wit_variant! {
 }
 
 impl From<Error> for SecretError {
-    fn from(Error { class, message }: Error) -> Self {
+    fn from(Error { class, message, .. }: Error) -> Self {
         match class {
             ErrorClass::NotFound => Self::NotFound(message),
             ErrorClass::InvalidArgument => Self::InvalidArgument(message),

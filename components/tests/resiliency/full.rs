@@ -1,6 +1,6 @@
 //! Stores without room.
 
-use host_abi::state::{Operation, StateStore as _};
+use host_abi::state::Operation;
 use testbed::mounts::Mounts;
 use testbed::redis::RedisServer;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use components::{App, Registry};
 use host_abi::error::ErrorClass;
-use host_abi::state::{GetRequest, StateStore as _};
+use host_abi::state::GetRequest;
 use testbed::redis::RedisServer;
 
 use crate::servers::Closing;

@@ -26,7 +26,7 @@ const ANNOTATIONS: [&str; 5] =
 /// What a container runs.
 #[derive(Debug)]
 pub(super) enum Workload {
-    Wasm(WasmConfig),
+    Wasm(Box<WasmConfig>),
     /// An ordinary Linux program, such as a pod's pause container.
     Native,
 }
@@ -113,7 +113,7 @@ pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload>
     let trigger = trigger(function.flatten(), &image, annotations)?;
     let module = image.wasm_path.take().or(path);
     let module = module.context("neither wasmPath in /config.yaml nor an entry point names a module")?;
-    wasm_config(args, module, trigger, image.component_path, annotations).map(Workload::Wasm)
+    wasm_config(args, module, trigger, image.component_path, annotations).map(|config| Workload::Wasm(Box::new(config)))
 }
 
 /// Finds out what one more process of a container is to run: a Wasm file with the container's engine and components,
@@ -131,7 +131,8 @@ pub(super) fn exec_workload(spec: &Spec, process: &Process, rootfs: &Rootfs) -> 
     }
     // Where the image's own is damaged, the container does not run.
     let image = ImageConfig::read(rootfs).ok().flatten().unwrap_or_default();
-    wasm_config(args, entry.path, command(entry.function), image.component_path, annotations(spec)).map(Workload::Wasm)
+    wasm_config(args, entry.path, command(entry.function), image.component_path, annotations(spec))
+        .map(|config| Workload::Wasm(Box::new(config)))
 }
 
 fn annotations(spec: &Spec) -> &HashMap<String, String> {

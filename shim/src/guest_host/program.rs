@@ -49,7 +49,7 @@ impl Program {
         match workload {
             Workload::Native => Ok(Self::Native),
             Workload::Wasm(config) => {
-                wasm_program(guest_host, operator, rootfs, config).map(|program| Self::Wasm(Arc::new(program)))
+                wasm_program(guest_host, operator, rootfs, *config).map(|program| Self::Wasm(Arc::new(program)))
             }
         }
     }

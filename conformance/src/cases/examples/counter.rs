@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::ensure;
 use async_trait::async_trait;
 use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
+use tokio::task::JoinSet;
 
-use super::{Example, on_stores};
+use super::{Example, case, on_stores};
+use crate::guest::{Program, Subject};
 use crate::runner::Case;
-use crate::store::NAME;
+use crate::store::{NAME, Store, StoreKind};
 
 pub(super) fn cases() -> impl Iterator<Item = Case> {
-    on_stores! {
+    let small = on_stores! {
         "counter";
         a_counter_alone_reaches_its_number,
         counters_at_once_lose_nothing,
@@ -22,8 +25,19 @@ pub(super) fn cases() -> impl Iterator<Item = Case> {
         a_value_that_is_no_number_is_left_alone,
         the_notes_of_others_are_kept,
         what_is_no_count_prints_the_usage,
-    }
+    };
+    let fifty = StoreKind::ALL.into_iter().map(|kind| {
+        case(RUST, kind, "fifty_counters_at_once_reach_ten_thousand", async |example| {
+            fifty_counters_at_once_reach_ten_thousand(example).await
+        })
+    });
+    let body = async |subject| fifty_counters_do_so_while_redis_is_restarted(subject).await;
+    let restarts =
+        Case::new("examples::counter::rust::redis", "fifty_counters_do_so_while_redis_is_restarted", RUST, body);
+    small.chain(fifty).chain([restarts.needs(StoreKind::Redis.server())])
 }
+
+const RUST: Program = Program::Rust("counter");
 
 async fn a_counter_alone_reaches_its_number(example: Example) -> anyhow::Result<()> {
     ensure!(example.printed(&["key", "5"]).await? == "value: 5\nconflicts: 0\n");
@@ -42,6 +56,45 @@ async fn counters_at_once_lose_nothing(example: Example) -> anyhow::Result<()> {
     let value = example.value("key").await?;
     ensure!(value == "100", "{value}");
     Ok(())
+}
+
+async fn fifty_counters_at_once_reach_ten_thousand(example: Example) -> anyhow::Result<()> {
+    for ended in example.at_once(&[["key", "200"].as_slice(); 50]).await? {
+        ended.success()?;
+    }
+    let value = example.value("key").await?;
+    ensure!(value == "10000", "{value}");
+    Ok(())
+}
+
+async fn fifty_counters_do_so_while_redis_is_restarted(subject: Subject) -> anyhow::Result<()> {
+    let mut example = Example { subject, store: Store::on_durable_redis()? };
+    let mut counters = JoinSet::new();
+    for _ in 0..50 {
+        counters.spawn(example.guest(&["key", "200"])?.start());
+    }
+    for reached in [2_000, 5_000, 8_000] {
+        while example.total().await? < reached {
+            ensure!(!counters.is_empty(), "the counters ended before {reached}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        example.store.redis()?.restart();
+    }
+    while let Some(ended) = counters.join_next().await {
+        ended??.success()?;
+    }
+    let value = example.value("key").await?;
+    ensure!(value == "10000", "{value}");
+    Ok(())
+}
+
+impl Example {
+    /// How far the counters of `key` have come.
+    async fn total(&self) -> anyhow::Result<u32> {
+        let value = self.value("key").await?;
+        let total = value.split(' ').next().unwrap_or_default();
+        Ok(if total.is_empty() { 0 } else { total.parse()? })
+    }
 }
 
 /// A store to which, of every four writes, one does not come, and from which the answer of another does not.
