@@ -173,7 +173,8 @@ async fn a_conditional_write_without_an_answer_is_not_sent_again() {
 /// Metadata of a store that would try again when the answer has come.
 pub(crate) const IMPATIENT: [(&str, &str); 2] = [("readTimeout", "100ms"), ("redisMinRetryInterval", "500ms")];
 
-/// `master` is the one that has the key `z`. A write that was sent twice would find its own etag outdated.
+/// `master` is the one that has the key `z`. Sent again, the write would be done, or refused for the etag that it
+/// outdated itself: it would not be `unavailable`.
 pub(crate) async fn goes_out_once(store: &dyn StateStore, master: &RedisServer) {
     store.set(set_request("z", "one")).await.unwrap();
     master.command::<()>(&["CLIENT", "PAUSE", "400", "WRITE"]);
