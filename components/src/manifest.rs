@@ -20,6 +20,7 @@ use document::{Item, Resource};
 pub use fault::{Fault, Faults, Place, Problem};
 
 use crate::app::App;
+use crate::properties::{InvalidProperty, Properties};
 use crate::resiliency;
 use crate::secrets::SecretScopes;
 
@@ -60,6 +61,10 @@ impl Manifest {
 
     pub(crate) fn is_secret_store(&self) -> bool {
         self.component_type.to_ascii_lowercase().starts_with("secretstores.")
+    }
+
+    pub(crate) fn unusable(&self, properties: &Properties, source: InvalidProperty) -> Problem {
+        Problem::Property { component: self.name.clone(), source: properties.hidden_in(source) }
     }
 
     /// The component cannot be made: the app goes without it, or not at all.

@@ -11,7 +11,29 @@ use crate::duration::GoDuration;
 /// Named values. As in Dapr, the case of a name does not matter, the last of two values of one name counts, an
 /// empty value counts as none, and names that a component does not know are ignored.
 #[derive(Clone, Debug, Default)]
-pub struct Properties(BTreeMap<String, Redacted>);
+pub struct Properties {
+    values: BTreeMap<String, Redacted>,
+    secrets: Secrets,
+}
+
+/// The values that were not written in the manifest. A text of somebody else's, such as a driver's error, may quote
+/// one: an address can be a secret too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets(Vec<Redacted>);
+
+impl Secrets {
+    /// A shorter one is in any text.
+    const SHORTEST: usize = 4;
+
+    /// The text with `***` for each.
+    pub(crate) fn hidden_in(&self, text: String) -> String {
+        let secrets = self.0.iter().map(Redacted::expose).filter(|secret| secret.len() >= Self::SHORTEST);
+        let mut secrets: Vec<&str> = secrets.collect();
+        // One may be part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.into_iter().fold(text, |text, secret| text.replace(secret, "***"))
+    }
+}
 
 /// A value that a component cannot use. The value itself is not told: it may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +49,24 @@ pub enum InvalidProperty {
 }
 
 impl Properties {
+    pub(crate) fn with_secrets(self, secrets: Vec<Redacted>) -> Self {
+        Self { secrets: Secrets(secrets), ..self }
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What a constructor says of these properties.
+    pub(crate) fn hidden_in(&self, error: InvalidProperty) -> InvalidProperty {
+        match error {
+            InvalidProperty::Other(text) => InvalidProperty::Other(self.secrets.hidden_in(text)),
+            named => named,
+        }
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
-        let value = self.0.get(&name.to_ascii_lowercase())?.expose();
+        let value = self.values.get(&name.to_ascii_lowercase())?.expose();
         (!value.is_empty()).then_some(value)
     }
 
@@ -65,7 +103,8 @@ impl Properties {
 
 impl<N: AsRef<str>> FromIterator<(N, Redacted)> for Properties {
     fn from_iter<I: IntoIterator<Item = (N, Redacted)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value)).collect())
+        let values = pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value)).collect();
+        Self { values, secrets: Secrets::default() }
     }
 }
 
@@ -81,6 +120,13 @@ mod tests {
     fn a_value_never_shows_when_printed() {
         let printed = format!("{:?}", properties(&[("redisPassword", "hunter2")]));
         assert!(printed.contains("redispassword") && !printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_texts_the_longest_first() {
+        let secrets = Secrets(["hunter2", "hunter2-long", "", "ab"].map(|secret| secret.to_owned().into()).to_vec());
+        let text = "ab at hunter2-long:6379 refused hunter2".to_owned();
+        assert_eq!(secrets.hidden_in(text), "ab at ***:6379 refused ***");
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Registry {
     ) -> Result<NamedStore, Vec<Problem>> {
         let constructor = self.find(&self.state_stores, manifest)?;
         let properties = manifest.resolve(app, secrets)?;
-        let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
+        let unusable = |source| vec![manifest.unusable(&properties, source)];
         let store = constructor(&properties).map_err(unusable)?;
         let store = PatientStore::new(store, policies.of_state_store(&manifest.name), manifest.init_timeout);
         NamedStore::new(&manifest.name, Arc::new(store), &properties, app).map_err(unusable)

@@ -22,19 +22,20 @@ use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 
 use crate::app::App;
-use crate::properties::{InvalidProperty, Properties};
+use crate::properties::{InvalidProperty, Properties, Secrets};
 use key_prefix::KeyPrefix;
 pub(crate) use patience::PatientStore;
 use ttl::{TTL_IN_SECONDS, Ttl};
 
 /// A store as the guests of one app see it under its component's name. The concerns of every store are here and
 /// nowhere else: empty and prefixed keys, an empty etag (there is none), the component's default TTL, and the
-/// name of the component in every error.
+/// name of the component, but none of its secrets, in every error.
 pub struct NamedStore {
     name: String,
     store: Arc<dyn StateStore>,
     prefix: KeyPrefix,
     default_ttl: Option<String>,
+    secrets: Secrets,
 }
 
 impl NamedStore {
@@ -51,11 +52,15 @@ impl NamedStore {
         if default_ttl.is_some_and(|ttl| Ttl::parse(ttl).is_none()) {
             return Err(InvalidProperty::Malformed { name: TTL_IN_SECONDS, expected: ttl::EXPECTED });
         }
-        Ok(Self { name: name.to_owned(), store, prefix, default_ttl: default_ttl.map(str::to_owned) })
+        let default_ttl = default_ttl.map(str::to_owned);
+        Ok(Self { name: name.to_owned(), store, prefix, default_ttl, secrets: properties.secrets().clone() })
     }
 
     fn named<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        result.map_err(|error| Error::new(error.class, format!("component {}: {}", self.name, error.message)))
+        result.map_err(|error| {
+            let message = self.secrets.hidden_in(error.message);
+            Error::new(error.class, format!("component {}: {message}", self.name))
+        })
     }
 
     fn prefixed_get(&self, mut request: GetRequest) -> Result<GetRequest, Error> {

@@ -1,5 +1,7 @@
 //! No secret is ever in an error, a log or a debug print, whatever goes wrong with it.
 
+#![cfg(all(feature = "redis", feature = "sqlite"))]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs;

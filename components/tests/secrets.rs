@@ -500,7 +500,7 @@ fn malformed_scopes_are_faults_with_their_place() {
     assert_eq!(faults(&scopes("defaultAccess: deny")), missing);
     assert_eq!(
         faults(&scopes("storeName: vault, defaultAccess: never")),
-        "c.yaml: document 1, line 7: spec.secrets.scopes[0].defaultAccess: must be `allow` or `deny`"
+        "c.yaml: document 1, line 7: spec.secrets.scopes[0]: `defaultAccess` must be `allow` or `deny`"
     );
     assert_eq!(
         faults(&scopes("storeName: vault, allowedSecrets: {a: b}")),

@@ -194,6 +194,10 @@ pub(super) enum ValueSource<'a> {
 }
 
 impl Item {
+    pub(super) fn is_reference(&self) -> bool {
+        !matches!(self.source(), ValueSource::Written)
+    }
+
     /// A variable counts where no value is written, a secret in the place of one that is.
     pub(super) fn source(&self) -> ValueSource<'_> {
         let variable = self.env_ref.as_deref().filter(|name| !name.is_empty());

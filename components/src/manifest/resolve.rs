@@ -16,14 +16,20 @@ impl Manifest {
     /// The component's metadata for `app`, or everything that keeps it from being resolved.
     pub(crate) fn resolve(&self, app: &App, secrets: &SecretSources) -> Result<Properties, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut pairs = Vec::new();
+        let (mut pairs, mut referred) = (Vec::new(), Vec::new());
         for item in &self.items {
-            match self.resolve_item(item, app, secrets) {
-                Ok(value) => pairs.push((&item.name, Redacted::from(value))),
+            match self.resolve_item(item, app, secrets).map(Redacted::from) {
+                Ok(value) => {
+                    referred.extend(item.is_reference().then(|| value.clone()));
+                    pairs.push((&item.name, value));
+                }
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(pairs.into_iter().collect()) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(pairs.into_iter().collect::<Properties>().with_secrets(referred))
     }
 
     /// The secret store that has to be there before the component can be made.

@@ -47,8 +47,8 @@ impl Registry {
         sources: &SecretSources,
     ) -> Result<Arc<dyn SecretSource>, Vec<Problem>> {
         let constructor = self.find(&self.secret_stores, manifest)?;
-        let unusable = |source| vec![Problem::Property { component: manifest.name.clone(), source }];
-        constructor(&manifest.resolve(app, sources)?, app).map_err(unusable)
+        let properties = manifest.resolve(app, sources)?;
+        constructor(&properties, app).map_err(|source| vec![manifest.unusable(&properties, source)])
     }
 
     /// What is there in Kubernetes without a component, where this registry knows the type.

@@ -56,7 +56,7 @@ impl TryFrom<String> for Access {
         match text.to_ascii_lowercase().as_str() {
             "" | "allow" => Ok(Self::Allow),
             "deny" => Ok(Self::Deny),
-            _ => Err("must be `allow` or `deny`"),
+            _ => Err("`defaultAccess` must be `allow` or `deny`"),
         }
     }
 }
