@@ -1,7 +1,9 @@
 //! `state.postgresql`: Dapr's tables and statements, a server that comes and goes, and calls that end early.
 #![cfg(feature = "postgresql")]
 
+#[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::net::TcpListener;
 use std::sync::Arc;

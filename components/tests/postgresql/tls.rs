@@ -1,15 +1,13 @@
 //! `state.postgresql` and TLS: who is believed to be the server, in each of libpq's modes.
-#![cfg(feature = "postgresql")]
-
-mod support;
 
 use std::fs;
 use std::process::Command;
 
 use host_abi::error::{Error, ErrorClass};
-use support::{get, set_request};
 use tempfile::TempDir;
 use testbed::postgresql::{PostgresqlServer, Setup, USER};
+
+use crate::support::{self, get, set_request};
 
 /// An authority, and what it signed.
 struct Authority {
