@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use components::{App, Registry};
+use host_abi::error::ErrorClass;
 use host_abi::state::StateStore;
 use tempfile::TempDir;
 use testbed::postgresql::PostgresqlServer;
@@ -52,6 +53,7 @@ impl StoreKind {
 
 /// A store that nobody has used yet, with the server or the folder it needs.
 pub(crate) struct Store {
+    kind: StoreKind,
     stores: BTreeMap<String, Arc<dyn StateStore>>,
     redis: Option<RedisServer>,
     _postgresql: Option<Arc<PostgresqlServer>>,
@@ -100,12 +102,20 @@ impl Store {
         );
         fs::write(manifests.join("state.yaml"), manifest)?;
         let stores = Registry::builtin().load(&[manifests], app)?.state_stores;
-        Ok(Self { stores, redis, _postgresql: postgresql, _folder: folder })
+        Ok(Self { kind, stores, redis, _postgresql: postgresql, _folder: folder })
     }
 
     /// What a guest's host functions act on.
     pub(crate) fn state_stores(&self) -> BTreeMap<String, Arc<dyn StateStore>> {
         self.stores.clone()
+    }
+
+    /// As it is in Dapr, an etag that was never issued is to PostgreSQL like any other that does not fit.
+    pub(crate) fn refusal_of_malformed_etags(&self) -> ErrorClass {
+        match self.kind {
+            StoreKind::Postgresql => ErrorClass::EtagMismatch,
+            StoreKind::InMemory | StoreKind::Sqlite | StoreKind::Redis => ErrorClass::EtagInvalid,
+        }
     }
 
     /// The server behind a store that has one.

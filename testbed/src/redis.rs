@@ -157,12 +157,15 @@ impl RedisServer {
         }
     }
 
-    /// Whether it is this process that serves the port, and not one that took it first.
+    /// Whether it is this process that serves the port, and not one that took it first, and it has all its data.
     fn is_answered_by(&self, process: u32) -> bool {
-        let information = |mut connection: Connection| redis::cmd("INFO").arg("server").query(&mut connection);
+        let information = |mut connection: Connection| redis::cmd("INFO").query(&mut connection);
         let answer: redis::RedisResult<String> = self.connect().and_then(information);
         match answer {
-            Ok(information) => information.lines().any(|line| line == format!("process_id:{process}")),
+            Ok(information) => {
+                let says = |fact: &str| information.lines().any(|line| line == fact);
+                says(&format!("process_id:{process}")) && says("loading:0")
+            }
             // It wants a password: its own answer too.
             Err(error) => error.code() == Some("NOAUTH"),
         }

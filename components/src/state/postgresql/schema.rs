@@ -19,6 +19,9 @@ const EXPIRY: &str = "now() + $3 * interval '1 second'";
 /// How often, and after which pause, a table is created that others create at the same time: Dapr's.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(50);
+/// What the server says to the slower of two that create a table at the same time, by how far it got.
+const CREATED_MEANWHILE: [SqlState; 3] =
+    [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE];
 
 pub(super) struct Statements {
     /// Whether each connection prepares them when it first sends them.
@@ -135,7 +138,9 @@ impl Statements {
     async fn create_metadata(&self, client: &Client) -> Result<(), Error> {
         for _ in 1..ATTEMPTS {
             match client.batch_execute(&self.create_metadata).await {
-                Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.code().is_some_and(|code| CREATED_MEANWHILE.contains(code)) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 done => return done,
             }
         }
