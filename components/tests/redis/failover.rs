@@ -10,7 +10,7 @@ use testbed::redis::WatchedRedis;
 use crate::counter::count_through;
 use crate::outages::{IMPATIENT, goes_out_once};
 use crate::support::{get, set_request, store};
-use crate::{class, hash, with_etag};
+use crate::{class, hash, strong, with_etag};
 
 fn store_at(hosts: &str, more: &[(&str, &str)]) -> Arc<dyn StateStore> {
     let metadata = [("redisHost", hosts), ("failover", "true"), ("sentinelMasterName", "it")];
@@ -50,7 +50,7 @@ async fn a_masters_fall_loses_nothing_and_writes_nothing_twice() {
 async fn a_master_that_lives_on_as_a_replica_is_left() {
     let watched = WatchedRedis::start();
     let store = store_at(&watched.sentinel.host(), &[]);
-    store.set(set_request("z", "one")).await.unwrap();
+    store.set(strong(set_request("z", "one"))).await.unwrap();
     watched.swap();
     store.set(with_etag("1", set_request("z", "two"))).await.unwrap();
     assert_eq!(hash(&watched.servers[1], "z"), ["data", "two", "version", "2"]);
