@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{OpenOptionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// The user who may do anything, and her password, where [`Setup::access`] asks for one.
@@ -220,7 +220,7 @@ impl PostgresqlServer {
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(programs().join(name));
         command.current_dir(self.folder.path()).env_clear().env("LC_ALL", "C").stdin(Stdio::null());
-        if geteuid().is_root() {
+        if is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
         command
@@ -251,8 +251,12 @@ fn programs() -> PathBuf {
     installed.max().map(|(_, folder)| folder).expect("PostgreSQL is installed")
 }
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
+}
+
 fn give_away(path: &Path) {
-    if geteuid().is_root() {
+    if is_root() {
         chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("a folder for the server");
     }
 }

@@ -501,12 +501,12 @@ async fn statements_are_prepared_unless_the_mode_says_otherwise() {
 
 #[tokio::test]
 async fn a_password_is_used_and_never_told() {
-    let access = Some("host all all 127.0.0.1/32 scram-sha-256\n");
+    let access = Some("host all kerberos 127.0.0.1/32 gss\nhost all all 127.0.0.1/32 scram-sha-256\n");
     let server = PostgresqlServer::start_with(&Setup { access, ..Setup::default() });
     let url = format!("postgres://{USER}:{PASSWORD}@{}/postgres", server.host());
     store(&[("url", &url)]).set(set_request("z", "value")).await.unwrap();
     store_on(&server, &[("password", PASSWORD)]).set(set_request("z", "value")).await.unwrap();
-    for wrong in [&[("password", "hunter3")][..], &[]] {
+    for wrong in [&[("password", "hunter3")][..], &[("user", "kerberos")], &[]] {
         let error = store_on(&server, wrong).set(set_request("z", "value")).await.unwrap_err();
         assert_eq!(error.class, ErrorClass::PermissionDenied, "{error}");
         assert!(!error.message.contains("hunter"), "{error}");

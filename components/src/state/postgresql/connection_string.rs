@@ -72,7 +72,15 @@ impl Parameters {
             pair.parse::<Config>().map_err(|_| cannot_be_used(keyword))?;
             rendered += &pair;
         }
-        rendered.parse().map_err(|_| malformed("a connection string"))
+        let config: Config = rendered.parse().map_err(|_| malformed("a connection string"))?;
+        let hosts = config.get_hosts().len();
+        if ![0, hosts].contains(&config.get_hostaddrs().len()) {
+            return Err(cannot_be_used("hostaddr"));
+        }
+        if ![0, 1, hosts].contains(&config.get_ports().len()) {
+            return Err(cannot_be_used("port"));
+        }
+        Ok(config)
     }
 }
 
@@ -188,9 +196,12 @@ mod tests {
             let refusal = refusal(text);
             assert!(refusal.contains("connectionString") && !refusal.contains("hunter"), "{refusal}");
         }
-        for (text, keyword) in
-            [("port=many", "port"), ("hostaddr=db", "hostaddr"), ("connect_timeout=x", "connect_timeout")]
-        {
+        for (text, keyword) in [
+            ("port=many", "port"),
+            ("hostaddr=db", "hostaddr"),
+            ("connect_timeout=x", "connect_timeout"),
+            ("host=a port=1,2", "port"),
+        ] {
             let refusal = refusal(text);
             assert!(refusal.contains(&format!("`{keyword}`")), "{refusal}");
         }

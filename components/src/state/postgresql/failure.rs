@@ -92,7 +92,8 @@ fn is_lost(error: &Error) -> bool {
 }
 
 /// The server wants a password that there is not, or a way to log in that the driver does not know. The driver
-/// keeps the kinds of its errors to itself, except in this text.
+/// keeps the kinds of its errors to itself, except in these texts.
 fn is_refused_login(error: &Error) -> bool {
-    error.to_string() == "authentication error"
+    let has_no_password = |source: &dyn std::error::Error| source.to_string() == "password missing";
+    error.to_string() == "authentication error" || error.source().is_some_and(has_no_password)
 }
