@@ -5,7 +5,7 @@ use testbed::mounts::Mounts;
 use testbed::redis::RedisServer;
 
 use crate::support::{delete_request, get, set_request, store};
-use crate::unavailable;
+use crate::{in_time, unavailable};
 
 fn upsert(key: &str, value: impl AsRef<[u8]>) -> Operation {
     Operation::Upsert(set_request(key, value))
@@ -17,8 +17,8 @@ async fn a_full_redis_refuses_writes_whole_and_answers_reads() {
     let store = store("state.redis", &[("redisHost", &server.host())]);
     store.set(set_request("one", "before")).await.unwrap();
     server.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
-    unavailable(store.set(set_request("one", "after")).await);
-    unavailable(store.transact(vec![upsert("two", "after"), Operation::Delete(delete_request("one"))]).await);
+    unavailable(in_time(store.set(set_request("one", "after"))).await);
+    unavailable(in_time(store.transact(vec![upsert("two", "after"), Operation::Delete(delete_request("one"))])).await);
     assert_eq!(get(&*store, "one").await.data, "before");
     assert_eq!(get(&*store, "two").await.etag, None);
     // What makes room is done.
@@ -40,8 +40,8 @@ fn a_full_disk_refuses_writes_whole_and_answers_reads() {
             let store = store("state.sqlite", &[("connectionString", &file)]);
             let large = vec![b'x'; 4 << 20];
             store.set(set_request("one", "before")).await.unwrap();
-            unavailable(store.set(set_request("one", &large)).await);
-            unavailable(store.transact(vec![upsert("one", "after"), upsert("two", &large)]).await);
+            unavailable(in_time(store.set(set_request("one", &large))).await);
+            unavailable(in_time(store.transact(vec![upsert("one", "after"), upsert("two", &large)])).await);
             assert_eq!(get(&*store, "one").await.data, "before");
             assert_eq!(get(&*store, "two").await.etag, None);
             store.set(set_request("one", "after")).await.unwrap();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use components::{App, Registry};
 use host_abi::error::ErrorClass;
-use host_abi::state::GetRequest;
 use testbed::redis::RedisServer;
 
 use crate::servers::Closing;
@@ -93,7 +92,7 @@ async fn a_database_whose_folder_comes_later_is_waited_for() {
     let first = tokio::spawn(async move { in_time(waiting.set(first_write("value"))).await });
     let file = below.join("state.db").display().to_string();
     let impatient = support::store("state.sqlite", &[("connectionString", &file)]);
-    unavailable(impatient.get(GetRequest { key: "key".into(), ..GetRequest::default() }).await);
+    unavailable(get(&*impatient).await);
     assert!(!first.is_finished());
     std::fs::create_dir(&below).unwrap();
     first.await.unwrap().unwrap();

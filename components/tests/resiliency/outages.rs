@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use testbed::redis::RedisServer;
 
-use crate::{get, redis, set, support, unavailable, until};
+use crate::{get, in_time, redis, set, support, unavailable, until};
 
 fn blocked(server: &RedisServer) -> usize {
     let clients: String = server.command(&["INFO", "clients"]);
@@ -19,6 +19,13 @@ fn pause(server: &RedisServer) {
 
 fn resume(server: &RedisServer) {
     server.command::<()>(&["CLIENT", "UNPAUSE"]);
+}
+
+/// The calls of scripts by their hash.
+fn scripts(server: &RedisServer) -> u32 {
+    let statistics: String = server.command(&["INFO", "commandstats"]);
+    let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap()
 }
 
 fn version(server: &RedisServer) -> Option<u32> {
@@ -97,11 +104,12 @@ async fn a_conditional_write_that_a_slow_store_did_not_answer_is_done_once() {
         "timeouts: {DefaultTimeoutPolicy: 300ms}, retries: {DefaultRetryPolicy: {duration: 1ms, maxRetries: 2}}";
     let store = redis(&server.host(), "5s", policies);
     set(&*store, "before").await.unwrap();
+    let scripts_before = scripts(&server);
     pause(&server);
     let request = host_abi::state::SetRequest { etag: Some("1".to_owned()), ..support::set_request("key", "late") };
-    unavailable(store.set(request).await);
+    unavailable(in_time(store.set(request)).await);
     resume(&server);
     until(|| version(&server) == Some(2)).await;
     assert_eq!(get(&*store).await.unwrap().data, "late");
-    assert_eq!(version(&server), Some(2));
+    assert_eq!((version(&server), scripts(&server)), (Some(2), scripts_before + 1));
 }

@@ -102,9 +102,9 @@ async fn what_a_store_at_work_refuses_opens_no_circuit_breaker() {
     let server = RedisServer::start();
     let policies = "circuitBreakers: {DefaultCircuitBreakerPolicy: {trip: totalFailures > 0, timeout: 1h}}";
     let store = redis(&server.host(), AT_ONCE, policies);
-    store.set(first_write("value")).await.unwrap();
+    in_time(store.set(first_write("value"))).await.unwrap();
     for _ in 0..3 {
-        assert!(store.set(first_write("again")).await.is_err());
+        assert!(in_time(store.set(first_write("again"))).await.is_err());
     }
     assert_eq!(get(&*store).await.unwrap().data, "value");
 }
