@@ -164,7 +164,7 @@ impl RedisServer {
         match answer {
             Ok(information) => {
                 let says = |fact: &str| information.lines().any(|line| line == fact);
-                says(&format!("process_id:{process}")) && says("loading:0")
+                says(&format!("process_id:{process}")) && !says("loading:1")
             }
             // It wants a password: its own answer too.
             Err(error) => error.code() == Some("NOAUTH"),
