@@ -7,6 +7,7 @@ mod tls;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use host_abi::error::{Error, ErrorClass};
@@ -15,6 +16,8 @@ use host_abi::state::{
 };
 use support::{delete_request, get, set_request, ttl};
 use testbed::postgresql::{PASSWORD, PostgresqlServer, Setup, USER};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
@@ -356,20 +359,21 @@ async fn no_update_is_lost_among_the_writers_of_two_hosts() {
 async fn transactions_that_are_in_each_others_way_both_succeed() {
     let tables = Tables::new();
     let store = tables.store(&[]);
-    store.transact(vec![upsert("a", "0"), upsert("b", "0")]).await.unwrap();
-    let lock = connect(&tables.server).await;
-    // Each gets its first row, and then wants the other's.
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state FOR UPDATE", tables.prefix)).await;
+    store.transact(["a", "gate", "b"].map(|key| upsert(key, "0")).to_vec()).await.unwrap();
+    let gate = connect(&tables.server).await;
+    sql(&gate, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = 'gate' FOR UPDATE", tables.prefix)).await;
     let mut transactions = JoinSet::new();
-    for (count, keys) in [(1, ["a", "b"]), (2, ["b", "a"])] {
+    for (count, keys) in [(1, ["a", "gate", "b"]), (2, ["b", "gate", "a"])] {
         let store = Arc::clone(&store);
         transactions.spawn(async move { store.transact(keys.map(|key| upsert(key, "1")).to_vec()).await });
         tables.waiting(count).await;
     }
-    sql(&lock, "COMMIT").await;
+    // Each has its first row. Whoever passes the gate wants the other's, who wants to pass the gate.
+    sql(&gate, "COMMIT").await;
     for result in transactions.join_all().await {
         result.unwrap();
     }
+    assert!(tables.server.log().contains("deadlock detected"));
 }
 
 #[tokio::test]
@@ -565,13 +569,53 @@ async fn a_restart_between_two_calls_is_not_noticed() {
     assert_eq!(get(&*store, "z").await.data, "after");
 }
 
+/// A way to the server whose connections, once it is `cut`, end as soon as somebody uses them.
+struct Proxy {
+    port: u16,
+    cut: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    async fn start(server: &PostgresqlServer) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let proxy = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default() };
+        let (server, cut) = (server.host(), Arc::clone(&proxy.cut));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                let born_after = cut.load(Ordering::Relaxed);
+                tokio::spawn(forward(client, server, born_after, Arc::clone(&cut)));
+            }
+        });
+        proxy
+    }
+}
+
+async fn forward(mut client: TcpStream, mut server: TcpStream, born_after: bool, cut: Arc<AtomicBool>) {
+    let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
+    loop {
+        let sent = tokio::select! {
+            Ok(count @ 1..) = client.read(&mut asked) => match cut.load(Ordering::Relaxed) && !born_after {
+                true => return,
+                false => server.write_all(&asked[..count]).await,
+            },
+            Ok(count @ 1..) = server.read(&mut answered) => client.write_all(&answered[..count]).await,
+            else => return,
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_conditional_write_goes_out_on_a_connection_that_is_alive() {
-    let mut server = PostgresqlServer::start();
-    let store = store_on(&server, &[]);
+    let tables = Tables::new();
+    let proxy = Proxy::start(&tables.server).await;
+    let store = tables.store(&[("port", &proxy.port.to_string())]);
     store.set(set_request("z", "one")).await.unwrap();
     let etag = get(&*store, "z").await.etag.unwrap();
-    server.restart();
+    proxy.cut.store(true, Ordering::Relaxed);
     // Long enough for the connection not to be trusted any more.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     store.set(with_etag(&etag, set_request("z", "two"))).await.unwrap();
