@@ -58,50 +58,51 @@ impl Closing {
     }
 }
 
-/// Hands everything on to a Redis and back, except the answers to the first scripts: instead of each of them, it
-/// closes the connection.
+/// Hands everything on to a Redis and back, except the answers to the first commands with a certain word: instead of
+/// each of them, it closes the connection.
 pub(crate) struct Lossy {
     port: u16,
-    scripts: Arc<AtomicUsize>,
+    seen: Arc<AtomicUsize>,
 }
 
 impl Lossy {
-    /// Loses so many answers.
-    pub(crate) async fn start(server: u16, losses: usize) -> Self {
+    /// Loses so many answers to commands with this word.
+    pub(crate) async fn start(server: u16, word: &'static str, losses: usize) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let scripts = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(AtomicUsize::new(0));
         tokio::spawn({
-            let scripts = Arc::clone(&scripts);
+            let seen = Arc::clone(&seen);
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let upstream = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-                    tokio::spawn(relay(client, upstream, Arc::clone(&scripts), losses));
+                    let seen = Arc::clone(&seen);
+                    tokio::spawn(relay(client, upstream, word, move || seen.fetch_add(1, Ordering::SeqCst) < losses));
                 }
             }
         });
-        Self { port, scripts }
+        Self { port, seen }
     }
 
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// How many calls of scripts came by.
-    pub(crate) fn scripts(&self) -> usize {
-        self.scripts.load(Ordering::SeqCst)
+    /// How many such commands came by.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.load(Ordering::SeqCst)
     }
 }
 
-async fn relay(mut client: TcpStream, mut server: TcpStream, scripts: Arc<AtomicUsize>, losses: usize) {
+async fn relay(mut client: TcpStream, mut server: TcpStream, word: &str, is_lost: impl Fn() -> bool) {
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut lose_next = false;
     loop {
         tokio::select! {
             count = client.read(&mut asked) => {
                 let Some(count @ 1..) = count.ok() else { return };
-                if asked[..count].windows(4).any(|window| window == b"EVAL") {
-                    lose_next = scripts.fetch_add(1, Ordering::SeqCst) < losses;
+                if asked[..count].windows(word.len()).any(|window| window == word.as_bytes()) {
+                    lose_next = is_lost();
                 }
                 server.write_all(&asked[..count]).await.unwrap();
             }
