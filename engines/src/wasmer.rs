@@ -198,6 +198,10 @@ impl Instance for StartedInstance {
 
 /// Waits for a guest's thread. Whoever stops waiting cancels the guest.
 async fn until_ended<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    // On a busy machine the interrupt may come later than the guest's first words.
+    if cancel.is_cancelled() {
+        return Err(Stop::Cancelled);
+    }
     let abandoned = cancel.clone().drop_guard();
     let ended = work.await;
     abandoned.disarm();
