@@ -29,6 +29,10 @@ pub(crate) const CONTROL_FD: i32 = 3;
 /// The container's standard streams there: input, output, error.
 pub(crate) const STDIO_FDS: [i32; 3] = [4, 5, 6];
 
+/// A folder of the bundle: libcontainer's, and whatever else a container needs outside its root. It is made before the
+/// container has anything, and removed when nothing of it is left.
+pub(crate) const STATE_FOLDER: &str = "libcontainer";
+
 /// No message is larger: a spec's paths and mounts fit many times over.
 const MAX_MESSAGE: usize = 128 * 1024;
 

@@ -21,10 +21,7 @@ use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
 use crate::cgroup_path::CgroupPath;
-use crate::protocol::CreateContainer;
-
-/// libcontainer's folder in the bundle.
-pub(super) const STATE_FOLDER: &str = "libcontainer";
+use crate::protocol::{CreateContainer, STATE_FOLDER};
 
 /// A process of a container, as its creator knows it.
 pub(super) struct Created {
@@ -99,7 +96,6 @@ fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> a
         root.set_path(path);
     }
     let folder = bundle.join(STATE_FOLDER);
-    fs::create_dir_all(&folder)?;
     told.save(folder.join("config.json")).context("cannot write the spec for libcontainer")?;
     Ok(folder)
 }

@@ -15,12 +15,12 @@ use super::GuestHost;
 use super::confinement::Confinement;
 use super::console::Console;
 use super::container_config::exec_workload;
-use super::create::{Created, STATE_FOLDER};
+use super::create::Created;
 use super::devices;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
-use crate::protocol::ExecProcess;
+use crate::protocol::{ExecProcess, STATE_FOLDER};
 
 /// Has the process join the container's namespaces and cgroup. It runs when this returns.
 pub(super) fn exec(

@@ -6,18 +6,17 @@ mod metrics_v1;
 mod metrics_v2;
 mod oom;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use libcgroups::common::{
-    CgroupConfig, CgroupManager as _, CgroupSetup, DEFAULT_CGROUP_ROOT, create_cgroup_manager, get_all_pids,
-    get_cgroup_setup,
-};
+use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_all_pids, get_cgroup_setup};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 pub(super) use oom::OomWatch;
@@ -28,11 +27,12 @@ use files::Folder;
 
 /// A process that waits in the kernel for a disk or a network file system cannot be frozen until that has answered.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// Who was killed leaves its cgroup when it has given back its memory.
+const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 /// systemd may be busy.
 const VANISH_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Cgroup {
-    id: String,
     path: CgroupPath,
     /// cgroup v2: one hierarchy for all controllers.
     unified: bool,
@@ -42,7 +42,7 @@ impl Cgroup {
     /// The cgroup that a spec asks for.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { id: id.to_owned(), path: CgroupPath::of(spec, id), unified })
+        Ok(Self { path: CgroupPath::of(spec, id), unified })
     }
 
     /// Every process in it; none once it is gone.
@@ -124,7 +124,7 @@ impl Cgroup {
         self.kill(Signal::KILL);
         // Who is frozen does not die.
         let _ = self.thaw();
-        if self.vanishes() { self.vanished().await } else { self.remove_folders() }
+        if self.vanishes() { self.vanished().await } else { self.remove_folders().await }
     }
 
     async fn vanished(&self) -> anyhow::Result<()> {
@@ -136,14 +136,33 @@ impl Cgroup {
         Ok(())
     }
 
-    fn remove_folders(&self) -> anyhow::Result<()> {
-        let config = CgroupConfig {
-            cgroup_path: self.path.for_libcontainer.clone(),
-            systemd_cgroup: false,
-            container_name: self.id.clone(),
-        };
-        let manager = create_cgroup_manager(config).context("cannot use the container's cgroup")?;
-        manager.remove().context("cannot remove the container's cgroup")
+    async fn remove_folders(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + DEATH_PATIENCE;
+        for folder in self.folders()? {
+            while let Err(error) = remove_tree(&folder) {
+                if Instant::now() >= deadline {
+                    return Err(error).with_context(|| format!("cannot remove the cgroup {}", folder.display()));
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its folders in all hierarchies, whether they are there or not.
+    fn folders(&self) -> io::Result<Vec<PathBuf>> {
+        if self.unified {
+            return Ok(vec![self.path("")]);
+        }
+        let mut folders = Vec::new();
+        for hierarchy in fs::read_dir(DEFAULT_CGROUP_ROOT)? {
+            let hierarchy = hierarchy?;
+            // Links are other names of the same.
+            if hierarchy.file_type()?.is_dir() {
+                folders.push(hierarchy.path().join(&self.path.folder));
+            }
+        }
+        Ok(folders)
     }
 
     fn folder(&self, controller: &str) -> Folder {
@@ -155,4 +174,45 @@ impl Cgroup {
         let root = Path::new(DEFAULT_CGROUP_ROOT);
         if self.unified { root.join(&self.path.folder) } else { root.join(controller).join(&self.path.folder) }
     }
+}
+
+/// Removes a cgroup and those in it.
+///
+/// # Errors
+/// `ResourceBusy`: a process is in one of them, be it one that is on its way out.
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    remove_tree(&entry.path())?;
+                }
+            }
+            fs::remove_dir(folder)
+        }
+        result => result,
+    }
+}
+
+/// Has the kernel begin now with what a container's process would wait for when it is moved into its cgroup: some
+/// milliseconds until every processor has noticed that there are moves (`cgroup_threadgroup_rwsem` in
+/// kernel/cgroup/cgroup.c, a grace period of RCU). Others that follow need not wait.
+pub(super) fn expect_move() {
+    spawn_blocking(|| {
+        // A move to where this process is already.
+        if let Some(cgroup) = own_cgroup() {
+            let _ = Folder(cgroup).write("cgroup.procs", "0");
+        }
+    });
+}
+
+fn own_cgroup() -> Option<PathBuf> {
+    let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut cgroups = cgroups.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+    cgroups.find_map(|(controller, path)| {
+        let folder = Path::new(DEFAULT_CGROUP_ROOT).join(controller).join(path);
+        folder.is_dir().then_some(folder)
+    })
 }

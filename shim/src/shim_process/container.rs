@@ -2,6 +2,7 @@
 
 mod resources;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -13,17 +14,19 @@ use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, expect_move};
 use super::launch::Control;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
 use super::stdio::{self, StreamNames};
 use super::task_state::{Refused, Request, TaskState};
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, ToGuestHost};
+use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, STATE_FOLDER, ToGuestHost};
 
 /// The name of the file in the bundle that holds the pid, for whoever cleans up behind a dead shim.
 const PID_FILE: &str = "init.pid";
@@ -72,8 +75,10 @@ impl Container {
     ) -> anyhow::Result<(Self, Exits)> {
         let (guest_streams, kept) = stdio::open(&names)?;
         let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
+        expect_move();
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
+        fs::create_dir(bundle.join(STATE_FOLDER))?;
         let control = Control::launch(&operator, &bundle, debug, guest_streams)?;
         control.send(&ToGuestHost::Create(Box::new(request)))?;
         let created = async {
@@ -86,7 +91,7 @@ impl Container {
         let (pid, streams, spec, cgroup) = match created.await {
             Ok(created) => created,
             Err(error) => {
-                Leftovers::of(&bundle).remove().await;
+                remove_leftovers(&bundle).await;
                 return Err(error);
             }
         };
@@ -198,7 +203,7 @@ impl Container {
             let _ = Signal::KILL.send(self.init.pid());
         }
         self.init.wait().await.context("the container's exit is lost")?;
-        Leftovers::of(&self.bundle).remove().await;
+        remove_leftovers(&self.bundle).await;
         Ok(())
     }
 
@@ -265,33 +270,59 @@ async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedF
     }
 }
 
+async fn remove_leftovers(bundle: &Path) {
+    if let Some(leftovers) = Leftovers::of(bundle) {
+        leftovers.remove().await;
+    }
+}
+
 /// What a container may have left outside its bundle: processes, a cgroup, a mounted root.
 pub(super) struct Leftovers<'a> {
     bundle: &'a Path,
 }
 
 impl<'a> Leftovers<'a> {
-    pub(super) fn of(bundle: &'a Path) -> Self {
-        Self { bundle }
+    /// None once they were removed, nor before there can be any.
+    pub(super) fn of(bundle: &'a Path) -> Option<Self> {
+        bundle.join(STATE_FOLDER).exists().then_some(Self { bundle })
     }
 
     /// Removes all of it, as far as it is there, and answers the pid that the container had, or 0. Trouble is
     /// logged: there is nobody left who could do better.
     pub(super) async fn remove(&self) -> u32 {
         let pid = fs::read_to_string(self.bundle.join(PID_FILE)).ok().and_then(|pid| pid.parse().ok());
-        let id = self.bundle.file_name().unwrap_or_default().to_string_lossy();
-        let spec = Spec::load(self.bundle.join("config.json"));
-        let removed = async { Cgroup::of(&spec?, &id)?.remove().await };
-        if let Err(error) = removed.await {
-            tracing::warn!(container.id = %id, error = format!("{error:#}"), "cannot clean up the cgroup");
+        if let Err(error) = self.try_remove().await {
+            let id = self.id();
+            tracing::warn!(container.id = %id, error = format!("{error:#}"), "cannot clean up behind the container");
         }
-        let rootfs = self.bundle.join("rootfs");
-        if let Some(rootfs) = rootfs.to_str()
-            && let Err(error) = containerd_shim::mount::umount_recursive(Some(rootfs), 0)
-        {
-            tracing::warn!(container.id = %id, %error, "cannot unmount the container's root");
-        }
-        let _ = fs::remove_dir_all(self.bundle.join("libcontainer"));
         pid.unwrap_or(0)
+    }
+
+    async fn try_remove(&self) -> anyhow::Result<()> {
+        let cgroup = async {
+            let spec = Spec::load(self.bundle.join("config.json"))?;
+            Cgroup::of(&spec, &self.id())?.remove().await
+        };
+        // One must not keep the other from being tried.
+        let (cgroup, root) = (cgroup.await, unmount(&self.bundle.join("rootfs")));
+        cgroup?;
+        root.context("cannot unmount the container's root")?;
+        Ok(fs::remove_dir_all(self.bundle.join(STATE_FOLDER))?)
+    }
+
+    fn id(&self) -> Cow<'a, str> {
+        self.bundle.file_name().unwrap_or_default().to_string_lossy()
+    }
+}
+
+/// Removes all that is mounted at a folder and below it.
+fn unmount(folder: &Path) -> nix::Result<()> {
+    loop {
+        match umount2(folder, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // There may be another beneath it.
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error),
+        }
     }
 }

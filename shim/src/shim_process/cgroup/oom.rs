@@ -36,8 +36,9 @@ impl OomWatch {
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
         let notifications = notifications.and_then(|fd| Ok(unsafe { AsyncFd::register(fd) }?));
-        let notifications = notifications
-            .inspect_err(|error| tracing::warn!(container.id = cgroup.id, %error, "cannot watch for lack of memory"));
+        let notifications = notifications.inspect_err(
+            |error| tracing::warn!(cgroup = %memory.0.display(), %error, "cannot watch for lack of memory"),
+        );
         let mut watch = Self { memory, counter, reported: 0, notifications: notifications.ok() };
         watch.reported = watch.kills();
         watch

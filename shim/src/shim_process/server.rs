@@ -1,0 +1,53 @@
+//! The shim of a sandbox: it serves the task API until it is shut down.
+
+use std::env;
+use std::fs::{File, remove_file};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use containerd_shim::Flags;
+use containerd_shim::asynchronous::ExitSignal;
+use containerd_shim::protos::shim_async::create_task;
+use containerd_shim::protos::ttrpc::r#async::Server;
+use containerd_shim::protos::ttrpc::r#async::transport::Listener;
+use containerd_shim::publisher::RemotePublisher;
+
+use super::task_service::TaskService;
+use super::{one_thread, path_of, reaper};
+use crate::logging;
+
+/// Where containerd takes events: it tells every shim that it starts.
+const EVENTS_ADDRESS: &str = "TTRPC_ADDRESS";
+
+/// What a sandbox's shim is told at its start.
+pub(super) struct Sandbox {
+    pub(super) flags: Flags,
+    /// The address of `listener`.
+    pub(super) socket: String,
+}
+
+pub(super) fn serve(sandbox: Sandbox, listener: UnixListener) -> anyhow::Result<()> {
+    // containerd reads this FIFO of the bundle into its own log.
+    if let Ok(log) = File::options().write(true).open("log") {
+        logging::init(log, sandbox.flags.debug);
+    }
+    let socket = path_of(&sandbox.socket).to_owned();
+    let served = one_thread()?.block_on(answer(sandbox, listener));
+    let _ = remove_file(socket);
+    served.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))
+}
+
+async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<()> {
+    reaper::start()?;
+    listener.set_nonblocking(true)?;
+    let events = env::var(EVENTS_ADDRESS).with_context(|| format!("{EVENTS_ADDRESS} is not set"))?;
+    let publisher = RemotePublisher::new(&events).await.with_context(|| format!("cannot connect to {events}"))?;
+    let exit = Arc::new(ExitSignal::default());
+    let service = TaskService::new(flags.namespace, flags.id, flags.debug, Arc::clone(&exit), publisher);
+    let mut server = Server::new().add_listener(Listener::try_from(listener)?);
+    server = server.register_service(create_task(Arc::new(service)));
+    server.start().await?;
+    exit.wait().await;
+    Ok(server.shutdown().await?)
+}

@@ -1,0 +1,93 @@
+//! The beginning of a sandbox's shim: docs/decisions/0008-the-shim-forks.md.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use containerd_shim::cgroup::set_cgroup_and_oom_score;
+use containerd_shim::{Flags, socket_address};
+use nix::unistd::{ForkResult, Pid, fork};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use serde::Deserialize;
+
+use super::server::{self, Sandbox};
+use super::signal::Signal;
+use super::{is_served, path_of};
+
+/// Annotations by which the containers of a sandbox find their shim: Kubernetes' own, and the one that containerd's
+/// runc shim knows beside it.
+const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// Answers the address of the sandbox's shim on standard output. Where it does not run yet, this process is cloned, and
+/// the clone is that shim: it does not come back from here before it is shut down.
+pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
+    let sandbox = sandbox_of(&flags.id)?;
+    let address = socket_address(&flags.address, &flags.namespace, &sandbox);
+    fs::write("address", &address)?;
+    if let Some(listener) = listen(&address)? {
+        // SAFETY: this process has one thread.
+        #[expect(unsafe_code, reason = "see above")]
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                leave_standard_streams()?;
+                return server::serve(Sandbox { flags, socket: address }, listener);
+            }
+            ForkResult::Parent { child } => settle(child)?,
+        }
+    }
+    // containerd can connect: the socket listens, whoever is going to accept.
+    Ok(io::stdout().write_all(address.as_bytes())?)
+}
+
+/// The sandbox that the container in the working directory belongs to: itself, unless its spec names another.
+fn sandbox_of(id: &str) -> anyhow::Result<String> {
+    #[derive(Deserialize)]
+    struct Annotated {
+        #[serde(default)]
+        annotations: HashMap<String, String>,
+    }
+    let spec = fs::read("config.json").context("cannot read config.json")?;
+    let spec: Annotated = serde_json::from_slice(&spec).context("cannot read config.json")?;
+    let sandbox = GROUP_ANNOTATIONS.iter().find_map(|name| spec.annotations.get(*name));
+    Ok(sandbox.map_or(id, String::as_str).to_owned())
+}
+
+/// A socket at the address, or nothing where somebody answers there.
+fn listen(address: &str) -> anyhow::Result<Option<UnixListener>> {
+    let path = Path::new(path_of(address));
+    let folder = path.parent().context("the socket has no folder")?;
+    DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if is_served(address) {
+                return Ok(None);
+            }
+            // Its shim was killed.
+            fs::remove_file(path)?;
+        }
+        bound => return Ok(Some(bound.with_context(|| format!("cannot listen at {}", path.display()))?)),
+    }
+    Ok(Some(UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?))
+}
+
+/// Gives the sandbox's shim the cgroup that the runtime's options name, and has the kernel rather kill it than containerd.
+fn settle(shim: Pid) -> anyhow::Result<()> {
+    if let Err(error) = set_cgroup_and_oom_score(shim.as_raw().cast_unsigned()) {
+        let _ = Signal::KILL.send(shim.as_raw());
+        bail!(error);
+    }
+    Ok(())
+}
+
+/// containerd waits until nobody writes to them any more.
+fn leave_standard_streams() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    Ok(())
+}
