@@ -22,18 +22,20 @@ pub mod trigger;
 
 use std::env;
 use std::fs::File;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use components::Registry;
 use create::Created;
 use engines::engine::Engine;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::stdio::{dup2_stdin, stderr, stdin};
 
 use crate::logging;
-use crate::protocol::{self, CONTROL_FD, FromGuestHost, STDIO_FDS, ToGuestHost};
+use crate::protocol::{self, FromGuestHost, ToGuestHost};
 
 /// The exit code of a container whose host failed it after the start, as `docker run` has it for its own failures.
 pub(crate) const HOST_FAILED: u8 = 125;
@@ -97,18 +99,12 @@ impl GuestHost {
     }
 
     fn serve_shim(self, debug: bool) -> ExitCode {
-        // Out of the way of the standard streams, which will be the container's.
-        match fcntl_dupfd_cloexec(rustix::stdio::stderr(), 10) {
-            Ok(log) => logging::init(File::from(log), debug),
-            Err(_) => return ExitCode::FAILURE,
-        }
-        let control = take_descriptor(CONTROL_FD);
-        let stdio = STDIO_FDS.map(take_descriptor);
-        let control = Arc::new(OwnedFd::from(control));
-        match self.create(&control, stdio) {
+        let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
+        let control = Arc::new(control);
+        match self.create(&control) {
             Ok(Created { pid, terminal }) => {
-                let created = FromGuestHost::Created { pid };
-                let _ = protocol::send_with_descriptor(&control, &created, terminal.as_ref());
+                let terminal: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
+                let _ = protocol::send_with_descriptors(&control, &FromGuestHost::Created { pid }, &terminal);
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -119,12 +115,14 @@ impl GuestHost {
         }
     }
 
-    fn create(self, control: &Arc<OwnedFd>, stdio: [File; 3]) -> anyhow::Result<Created> {
-        match protocol::receive_message(control)? {
-            Some(ToGuestHost::Create(request)) => create::create(self, &request, control, stdio),
-            Some(ToGuestHost::Exec(request)) => exec::exec(self, &request, control, stdio),
-            Some(ToGuestHost::Start) => bail!("the shim asked for a start before there is a container"),
-            None => bail!("the shim is gone"),
+    fn create(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
+        let (request, streams) = protocol::receive_with_descriptors(control)?.context("the shim is gone")?;
+        let streams: Vec<_> = streams.into_iter().map(File::from).collect();
+        let streams = streams.try_into().map_err(|_| anyhow!("the shim sent a request without three streams"))?;
+        match request {
+            ToGuestHost::Create(request) => create::create(self, &request, control, streams),
+            ToGuestHost::Exec(request) => exec::exec(self, &request, control, streams),
+            ToGuestHost::Start => bail!("the shim asked for a start before there is a container"),
         }
     }
 
@@ -158,11 +156,12 @@ impl Default for GuestHost {
     }
 }
 
-/// Takes over a descriptor that the shim passed.
-fn take_descriptor(descriptor: i32) -> File {
-    // SAFETY: the shim executes this program with these descriptors open, and each is taken once, at the start.
-    #[expect(unsafe_code, reason = "see above")]
-    unsafe {
-        File::from_raw_fd(descriptor)
-    }
+/// Moves the control socket and the log out of the way of the standard streams, which will be the container's. Answers the
+/// socket.
+fn leave_standard_streams(debug: bool) -> rustix::io::Result<OwnedFd> {
+    let above_standard_streams = 3;
+    logging::init(File::from(fcntl_dupfd_cloexec(stderr(), above_standard_streams)?), debug);
+    let control = fcntl_dupfd_cloexec(stdin(), above_standard_streams)?;
+    dup2_stdin(open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?;
+    Ok(control)
 }

@@ -10,6 +10,7 @@
 
 mod cgroup_path;
 pub mod guest_host;
+mod idle_memory;
 mod logging;
 mod operator_config;
 mod protocol;

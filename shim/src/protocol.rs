@@ -1,17 +1,18 @@
-//! What the shim and a guest host say to each other, one message a packet, over a socket pair.
+//! What the shim and a guest host say to each other, one message a packet, over a socket pair. A guest host finds its
+//! end as its standard input.
 //!
-//! A container's life: the shim sends [`ToGuestHost::Create`] to the process it has just executed. That process
-//! answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
+//! A container's life: the shim sends [`ToGuestHost::Create`], and with it the container's standard streams (input,
+//! output, error), to the process it has just executed. That process answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
 //! answers [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
 //! [`FromGuestHost::Started`].
 //!
-//! One more process in a container: the shim sends [`ToGuestHost::Exec`] to a process it has just executed, and gets
+//! One more process in a container: the shim sends [`ToGuestHost::Exec`], with its streams, to a process it has just executed, and gets
 //! [`FromGuestHost::Created`] once the new one runs.
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use nix::cmsg_space;
@@ -24,17 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator_config::OperatorConfig;
 
-/// The descriptor of the socket in a freshly executed guest host.
-pub(crate) const CONTROL_FD: i32 = 3;
-/// The container's standard streams there: input, output, error.
-pub(crate) const STDIO_FDS: [i32; 3] = [4, 5, 6];
-
 /// A folder of the bundle: libcontainer's, and whatever else a container needs outside its root. It is made before the
 /// container has anything, and removed when nothing of it is left.
 pub(crate) const STATE_FOLDER: &str = "libcontainer";
 
 /// No message is larger: a spec's paths and mounts fit many times over.
 const MAX_MESSAGE: usize = 128 * 1024;
+/// Three standard streams.
+const MAX_DESCRIPTORS: usize = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToGuestHost {
@@ -92,20 +90,20 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one message.
 pub(crate) fn send_message(socket: &OwnedFd, message: &impl Serialize) -> io::Result<()> {
-    send_with_descriptor(socket, message, None)
+    send_with_descriptors(socket, message, &[])
 }
 
-/// Sends one message, and a descriptor with it.
-pub(crate) fn send_with_descriptor(
+/// Sends one message, and descriptors with it.
+pub(crate) fn send_with_descriptors(
     socket: &OwnedFd,
     message: &impl Serialize,
-    descriptor: Option<&OwnedFd>,
+    descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let packet = serde_json::to_vec(message)?;
     if packet.len() > MAX_MESSAGE {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
     }
-    let descriptors: Vec<_> = descriptor.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+    let descriptors: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let rights = if descriptors.is_empty() { &[][..] } else { &rights };
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&packet)], rights, MsgFlags::MSG_NOSIGNAL, None)?;
@@ -114,30 +112,28 @@ pub(crate) fn send_with_descriptor(
 
 /// Receives one message; `None` when everyone at the other end has gone.
 pub(crate) fn receive_message<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<T>> {
-    Ok(receive_with_descriptor(socket)?.map(|(message, _)| message))
+    Ok(receive_with_descriptors(socket)?.map(|(message, _)| message))
 }
 
-/// Receives one message and the descriptor that came with it, if one did.
-pub(crate) fn receive_with_descriptor<T: DeserializeOwned>(
-    socket: &OwnedFd,
-) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+/// Receives one message and the descriptors that came with it.
+pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut packet = vec![0; MAX_MESSAGE];
-    let mut rights = cmsg_space!(i32);
-    let (length, descriptor) = {
+    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
+    let (length, descriptors) = {
         let mut parts = [IoSliceMut::new(&mut packet)];
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
             // The other end went without reading what it had been sent.
             Err(nix::Error::ECONNRESET) => return Ok(None),
             Err(error) => return Err(error.into()),
-            Ok(received) => (received.bytes, received.cmsgs()?.find_map(received_descriptor)),
+            Ok(received) => (received.bytes, received.cmsgs()?.flat_map(received_descriptors).collect()),
         }
     };
-    if length == 0 { Ok(None) } else { Ok(Some((serde_json::from_slice(&packet[..length])?, descriptor))) }
+    if length == 0 { Ok(None) } else { Ok(Some((serde_json::from_slice(&packet[..length])?, descriptors))) }
 }
 
-fn received_descriptor(rights: ControlMessageOwned) -> Option<OwnedFd> {
-    let ControlMessageOwned::ScmRights(descriptors) = rights else { return None };
-    // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
+fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {
+    let ControlMessageOwned::ScmRights(descriptors) = rights else { return Vec::new() };
+    // SAFETY: the kernel has just installed the descriptors in this process, and nothing else knows them.
     #[expect(unsafe_code, reason = "see above")]
-    descriptors.first().map(|&descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+    descriptors.into_iter().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
 }

@@ -19,6 +19,7 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio_util::sync::CancellationToken;
 
 use super::container_config::Trigger;
+use crate::idle_memory::give_back_once_settled;
 
 /// The exit code of a guest that trapped: what a native program that aborts has.
 const TRAPPED: u8 = 128 + 6;
@@ -90,6 +91,7 @@ pub(super) async fn run(
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let signals = Signals::listen()?;
+    tokio::spawn(give_back_once_settled());
     match trigger {
         ReadyTrigger::Command { function } => command::run(function, guests, workers, signals, started).await,
         ReadyTrigger::Http { socket } => http::run(socket, guests, workers, signals, started).await,

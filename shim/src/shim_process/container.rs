@@ -79,8 +79,10 @@ impl Container {
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
-        let control = Control::launch(&operator, &bundle, debug, guest_streams)?;
-        control.send(&ToGuestHost::Create(Box::new(request)))?;
+        let request = ToGuestHost::Create(Box::new(request));
+        let control = Control::launch(&operator, &bundle, debug, &request, &guest_streams)?;
+        // Each is at its end when the container is.
+        drop(guest_streams);
         let created = async {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
@@ -141,14 +143,15 @@ impl Container {
         let spec = self.execs().get(&process.exec_id).map(|exec| exec.spec.clone()).context("the process is gone")?;
         let (guest_streams, kept) = stdio::open(&process.streams)?;
         let exits = Exits::watch().await?;
-        let control = Control::launch(&self.operator, &self.bundle, self.debug, guest_streams)?;
-        control.send(&ToGuestHost::Exec(Box::new(ExecProcess {
+        let request = ToGuestHost::Exec(Box::new(ExecProcess {
             container_id: self.id.clone(),
             bundle: self.bundle.clone(),
             container_pid: self.init.pid(),
             process: spec,
             operator: self.operator.clone(),
-        })))?;
+        }));
+        let control = Control::launch(&self.operator, &self.bundle, self.debug, &request, &guest_streams)?;
+        drop(guest_streams);
         let (pid, terminal) = match control.receive().await? {
             Some((FromGuestHost::Created { pid }, terminal)) => (pid, terminal),
             Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),

@@ -2,53 +2,50 @@
 
 use std::env;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::stdio::GuestStreams;
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{self, CONTROL_FD, FromGuestHost, STDIO_FDS, ToGuestHost, receive_with_descriptor, send_message};
+use crate::protocol::{
+    self, FromGuestHost, ToGuestHost, receive_with_descriptors, send_message, send_with_descriptors,
+};
 
 /// The shim's end of the socket to a guest host.
 pub(super) struct Control(AsyncFd<OwnedFd>);
 
 impl Control {
-    /// Executes a guest host for the container of a bundle.
+    /// Executes a guest host, for the container of a bundle, and sends it its request.
     pub(super) fn launch(
         operator: &OperatorConfig,
         bundle: &Path,
         debug: bool,
-        streams: GuestStreams,
+        request: &ToGuestHost,
+        streams: &GuestStreams,
     ) -> anyhow::Result<Self> {
         let (control, theirs) = protocol::pair()?;
         let guest_host = match &operator.guest_host {
             Some(program) => program.clone(),
             None => env::current_exe()?.with_file_name("dapr-guest-host"),
         };
-        let [stdin, stdout, stderr] = STDIO_FDS;
-        let mut command = Command::new(&guest_host);
-        command
+        // Nothing that would have the standard library clone this process instead of just executing the other.
+        Command::new(&guest_host)
             .args(["serve", if debug { "debug" } else { "info" }])
             .env_clear()
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(log_of(bundle))
-            .fd_mappings(vec![
-                FdMapping { parent_fd: theirs, child_fd: CONTROL_FD },
-                FdMapping { parent_fd: streams.stdin, child_fd: stdin },
-                FdMapping { parent_fd: streams.stdout, child_fd: stdout },
-                FdMapping { parent_fd: streams.stderr, child_fd: stderr },
-            ])?;
-        command.spawn().with_context(|| format!("cannot start {}", guest_host.display()))?;
-        // The mapped descriptors are the child's alone from here on: the socket ends when the child does.
-        drop(command);
+            .spawn()
+            .with_context(|| format!("cannot start {}", guest_host.display()))?;
+        let GuestStreams { stdin, stdout, stderr } = streams;
+        send_with_descriptors(&control, request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+            .context("the guest host is gone")?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
@@ -61,9 +58,9 @@ impl Control {
 
     /// The next message but a failure, which is an error here; `None` when the process has closed the socket.
     pub(super) async fn receive(&self) -> anyhow::Result<Option<(FromGuestHost, Option<OwnedFd>)>> {
-        match self.0.async_io(Interest::READABLE, receive_with_descriptor).await? {
+        match self.0.async_io(Interest::READABLE, receive_with_descriptors).await? {
             Some((FromGuestHost::Failed { message }, _)) => bail!(message),
-            message => Ok(message),
+            message => Ok(message.map(|(message, descriptors)| (message, descriptors.into_iter().next()))),
         }
     }
 }

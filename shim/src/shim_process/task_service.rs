@@ -35,6 +35,7 @@ use super::process::{Exits, Process};
 use super::signal::Signal;
 use super::stdio::StreamNames;
 use super::task_state::{Exit, Refused, TaskState};
+use crate::idle_memory::give_back_once_settled;
 use crate::protocol::{CreateContainer, RootfsMount};
 
 /// Set in containerd's environment, it has every create wait for SIGUSR1.
@@ -206,6 +207,7 @@ impl Task for TaskService {
         let _step = process.step.lock().await;
         if request.exec_id.is_empty() {
             container.start().await.map_err(refused)?;
+            tokio::spawn(give_back_once_settled());
             let (container_id, pid) = (request.id, process.pid().cast_unsigned());
             self.publish_event(TaskStart { container_id, pid, ..TaskStart::default() }).await;
         } else {
