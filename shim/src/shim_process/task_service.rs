@@ -21,9 +21,15 @@ use containerd_shim::protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
     TaskStart,
 };
+use containerd_shim::protos::protobuf::Message;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::shim::event::Envelope;
+use containerd_shim::protos::shim::events::ForwardRequest;
+use containerd_shim::protos::shim_async::Events as _;
+use containerd_shim::protos::ttrpc::proto::MessageHeader;
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
 use containerd_shim::publisher::RemotePublisher;
-use containerd_shim::util::convert_to_timestamp;
+use containerd_shim::util::{convert_to_timestamp, timestamp};
 use containerd_shim::{Task, TtrpcContext};
 use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,15 +89,25 @@ impl TaskService {
     }
 
     /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
-    async fn publish(publisher: &RemotePublisher, namespace: &str, event: impl Event) {
+    async fn publish<E: Event + Message>(publisher: &RemotePublisher, namespace: &str, event: E) {
         let topic = event.topic();
-        let published = publisher.publish(ttrpc::context::with_timeout(0), &topic, namespace, Box::new(event)).await;
-        if let Err(error) = published {
+        let published = async {
+            let mut envelope =
+                Envelope { topic: topic.clone(), namespace: namespace.to_owned(), ..Envelope::default() };
+            envelope.timestamp = Some(timestamp()?).into();
+            // `RemotePublisher::publish` finds the name out by reflection, for which it builds half a megabyte of descriptors.
+            let type_url = format!("containerd.events.{}", E::NAME);
+            let value = event.write_to_bytes()?;
+            envelope.event = Some(Any { type_url, value, ..Any::default() }).into();
+            let request = ForwardRequest { envelope: Some(envelope).into(), ..ForwardRequest::default() };
+            Ok::<_, containerd_shim::Error>(publisher.forward(&no_context(), request).await?)
+        };
+        if let Err(error) = published.await {
             tracing::warn!(%error, topic, "cannot publish an event");
         }
     }
 
-    async fn publish_event(&self, event: impl Event) {
+    async fn publish_event(&self, event: impl Event + Message) {
         Self::publish(&self.publisher, &self.namespace, event).await;
     }
 
@@ -386,6 +402,11 @@ impl Task for TaskService {
         }
         Ok(Empty::default())
     }
+}
+
+/// Of a request that nobody made.
+fn no_context() -> TtrpcContext {
+    TtrpcContext { mh: MessageHeader::default(), metadata: HashMap::new(), timeout_nano: 0 }
 }
 
 async fn wait_for_debugger() -> std::io::Result<()> {
