@@ -33,12 +33,16 @@ pub(super) fn serve(sandbox: Sandbox, listener: UnixListener) -> anyhow::Result<
         logging::init(log, sandbox.flags.debug);
     }
     let socket = path_of(&sandbox.socket).to_owned();
-    let served = one_thread()?.block_on(answer(sandbox, listener));
+    let runtime = one_thread()?;
+    let server = runtime.block_on(answer(sandbox, listener));
+    // containerd, which has seen the answer to its shutdown, does not wait for the rest.
     let _ = remove_file(socket);
-    served.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))
+    let mut server = server.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))?;
+    Ok(runtime.block_on(server.shutdown())?)
 }
 
-async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<()> {
+/// Answers requests until it is asked to shut down.
+async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<Server> {
     reaper::start()?;
     listener.set_nonblocking(true)?;
     let events = env::var(EVENTS_ADDRESS).with_context(|| format!("{EVENTS_ADDRESS} is not set"))?;
@@ -49,5 +53,5 @@ async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyho
     server = server.register_service(create_task(Arc::new(service)));
     server.start().await?;
     exit.wait().await;
-    Ok(server.shutdown().await?)
+    Ok(server)
 }
