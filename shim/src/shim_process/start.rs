@@ -1,4 +1,4 @@
-//! The beginning of a sandbox's shim: docs/decisions/0008-the-shim-forks.md.
+//! The beginning of a sandbox's shim: docs/decisions/0009-a-short-way-to-the-start.md.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
