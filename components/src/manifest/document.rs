@@ -124,6 +124,7 @@ impl Component {
         Manifest {
             place,
             name: self.metadata.name,
+            namespace: self.metadata.namespace.unwrap_or_default(),
             component_type,
             version: version.unwrap_or_default(),
             ignore_errors: ignore_errors.unwrap_or_default(),
@@ -140,6 +141,7 @@ impl Component {
 struct ObjectMeta {
     #[serde(default)]
     name: String,
+    namespace: Option<String>,
 }
 
 #[derive(Deserialize)]
