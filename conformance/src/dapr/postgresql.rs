@@ -5,9 +5,12 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{Stored, Write};
 
-/// `{}` is the prefix of the tables.
+/// `{}` is the prefix of the tables. Of two that create one table at the same time, one may be told that it is there.
 const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS dapr_metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+    DO $$ BEGIN
+        CREATE TABLE IF NOT EXISTS dapr_metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+    EXCEPTION WHEN unique_violation OR duplicate_object OR duplicate_table THEN NULL;
+    END $$;
     CREATE TABLE IF NOT EXISTS {}state (
         key text NOT NULL PRIMARY KEY,
         value bytea NOT NULL,

@@ -67,7 +67,8 @@ impl Redis<'_> {
         let words: [&[u8]; 4] = [b"EVAL", script.as_bytes(), b"1", key.as_bytes()];
         match self.server.ask::<()>(&[&words, arguments].concat()) {
             Ok(()) => Ok(true),
-            Err(error) if error.to_string().contains("failed to") => Ok(false),
+            // The first word of what the scripts say.
+            Err(error) if error.code() == Some("failed") => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
