@@ -138,7 +138,8 @@ fn a_path_that_is_not_there_is_named() {
 #[test]
 fn documents_of_other_kinds_and_empty_ones_are_skipped() {
     let text = format!(
-        "# a comment\n---\n# another\n---\nkind: Subscription\nspec: [anything, {{at: all}}]\n--- # here\n{CACHE}\n---\nlevel: 1\n---\n"
+        "# a comment\n---\n# another\n---\nkind: Subscription\nspec: [anything, {{at: all}}]\n--- # here\n{CACHE}\n---\nlevel: 1\n---\n\
+         apiVersion: core.oam.dev/v1beta1\nkind: Component\nspec: [anything]\n---\n"
     );
     let components = load(&[("c.yaml", &text)], &App::default()).unwrap();
     assert_eq!(names(&components), ["cache"]);
