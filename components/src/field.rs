@@ -91,7 +91,7 @@ impl Field {
     }
 
     /// The default of a field for a duration, if it is above zero.
-    pub(crate) fn default_duration(&self) -> Option<Duration> {
+    pub fn default_duration(&self) -> Option<Duration> {
         GoDuration::parse(self.default?, self.kind.unit())?.positive()
     }
 

@@ -70,7 +70,6 @@ pub const DESCRIPTION: Description = Description {
         "idleCheckFrequency",
         "queryIndexes",
         "maxRetryBackoff",
-        "redisMinIdleConns",
     ],
 };
 

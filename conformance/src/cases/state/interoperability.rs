@@ -125,8 +125,8 @@ async fn what_one_deletes_the_other_does_not_find(state: State) -> anyhow::Resul
 
 async fn a_time_to_live_counts_for_both(state: State) -> anyhow::Result<()> {
     let dapr = state.store.dapr().await?;
-    ensure!(dapr.set("shop||theirs", Write { seconds: Some(2), ..write("theirs") }).await?);
-    state.succeed(&["set", "key", "ours", "--ttl", "2"]).await?;
+    ensure!(dapr.set("shop||theirs", Write { seconds: Some(3), ..write("theirs") }).await?);
+    state.succeed(&["set", "key", "ours", "--ttl", "3"]).await?;
     ensure!(state.data("theirs").await? == "theirs" && stored(&dapr).await?.value == b"ours");
     let written = Instant::now();
     loop {
@@ -134,7 +134,7 @@ async fn a_time_to_live_counts_for_both(state: State) -> anyhow::Result<()> {
         if state.item("theirs").await? == Item::missing() && dapr.get(KEY).await?.is_none() {
             return Ok(());
         }
-        ensure!(asked < Duration::from_secs(3), "they are there after {asked:?}");
+        ensure!(asked < Duration::from_secs(4), "they are there after {asked:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
