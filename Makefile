@@ -109,6 +109,10 @@ cluster: build images kubernetes ## Start a Kubernetes cluster of one node, with
 conformance: build guests postgresql ## Run the conformance suite; ARGS='--filter state' narrows it
 	$(TARGET_DIR)/release/conformance --engine all $(ARGS)
 
+.PHONY: docs
+docs: ## Write what docs/components.md has of the code's own descriptions
+	WRITE_DOCS=1 cargo test --release --workspace --test documentation
+
 .PHONY: bench
 bench: deps guests ## Run the benchmarks
 	cargo bench --workspace --bench '*' $(if $(ARGS),-- $(ARGS))

@@ -1,6 +1,7 @@
 //! Dapr components: read from Dapr's own Component YAML, ready for the host functions of `host-abi`.
 //!
 //! - [`manifest`] reads files and folders of Component documents and reports everything that is wrong at once.
+//! - [`field`] describes what a component's metadata may hold; docs/components.md is made of the descriptions.
 //! - [`registry`] knows which component types exist, and [loads](registry::Registry::load) a folder for one app.
 //! - [`resiliency`] does with calls what Resiliency documents among the manifests say: time-outs, retries, circuit
 //!   breakers.
@@ -16,6 +17,7 @@
 
 pub mod app;
 pub mod duration;
+pub mod field;
 pub mod manifest;
 pub mod properties;
 pub mod registry;
@@ -24,5 +26,6 @@ pub mod secrets;
 pub mod state;
 
 pub use app::{App, AppId};
+pub use field::{Description, Field};
 pub use manifest::Faults;
 pub use registry::{Components, Registry};

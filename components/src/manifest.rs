@@ -38,6 +38,8 @@ pub struct Documents {
 pub struct Manifest {
     pub place: Place,
     pub name: String,
+    /// Empty where none is written, which is every one.
+    pub namespace: String,
     /// Such as `state.redis`.
     pub component_type: String,
     /// As written; empty when absent.
@@ -54,9 +56,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Whether the scopes let `app` use the component. An app without an id is in no scope.
+    /// Whether the scopes let `app` use the component, and it is of the app's namespace, where both have one. An app
+    /// without an id is in no scope.
     pub fn admits(&self, app: &App) -> bool {
-        app.is_in_scope(&self.scopes)
+        let namespace = app.namespace.as_deref().unwrap_or_default();
+        let is_of_namespace = self.namespace.is_empty() || namespace.is_empty() || self.namespace == namespace;
+        is_of_namespace && app.is_in_scope(&self.scopes)
     }
 
     pub(crate) fn is_secret_store(&self) -> bool {
@@ -88,7 +93,6 @@ pub fn read<P: AsRef<Path>>(paths: &[P], faults: &mut Faults) -> Documents {
             Err(error) => faults.push(Place::path(path), error),
         }
     }
-    refuse_duplicates(&mut documents.components, faults);
     documents
 }
 
@@ -135,7 +139,7 @@ fn read_file(file: &Path, documents: &mut Documents, faults: &mut Faults) {
 }
 
 /// Reports each further component of a name, and keeps the first.
-fn refuse_duplicates(manifests: &mut Vec<Manifest>, faults: &mut Faults) {
+pub(crate) fn refuse_duplicates(mut manifests: Vec<Manifest>, faults: &mut Faults) -> Vec<Manifest> {
     let mut first_places: HashMap<String, Place> = HashMap::new();
     manifests.retain(|manifest| match first_places.get(&manifest.name) {
         None => {
@@ -148,4 +152,5 @@ fn refuse_duplicates(manifests: &mut Vec<Manifest>, faults: &mut Faults) {
             false
         }
     });
+    manifests
 }

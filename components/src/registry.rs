@@ -11,11 +11,18 @@ use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
 
 use crate::app::App;
+use crate::field::Description;
 use crate::manifest::{self, Faults, Manifest, Problem};
 use crate::properties::{InvalidProperty, Properties};
 use crate::resiliency::Policies;
-use crate::secrets::{self, SecretSource, SecretSources};
-use crate::state::{self, NamedStore, PatientStore};
+use crate::secrets::{SecretSource, SecretSources, kubernetes, local_env, local_file};
+#[cfg(feature = "postgresql")]
+use crate::state::postgresql;
+#[cfg(feature = "redis")]
+use crate::state::redis;
+#[cfg(feature = "sqlite")]
+use crate::state::sqlite;
+use crate::state::{EVERY_STORE, NamedStore, PatientStore, in_memory};
 
 /// Makes a store from a component's metadata. It does no I/O: a store connects when it is first called.
 pub type StateStoreConstructor = dyn Fn(&Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> + Send + Sync;
@@ -51,8 +58,13 @@ impl fmt::Display for TypeVersion {
 /// The component types that manifests may name.
 #[derive(Default)]
 pub struct Registry {
-    state_stores: BTreeMap<TypeVersion, Box<StateStoreConstructor>>,
-    secret_stores: BTreeMap<TypeVersion, Box<SecretStoreConstructor>>,
+    state_stores: BTreeMap<TypeVersion, ComponentType<StateStoreConstructor>>,
+    secret_stores: BTreeMap<TypeVersion, ComponentType<SecretStoreConstructor>>,
+}
+
+struct ComponentType<C: ?Sized> {
+    description: Description,
+    constructor: Box<C>,
 }
 
 /// The components that one app may use.
@@ -69,16 +81,16 @@ impl Registry {
     /// and all [secret stores](crate::secrets).
     pub fn builtin() -> Self {
         let mut registry = Self::default();
-        registry.register_state_store("state.in-memory", "v1", state::in_memory::construct);
+        registry.register_state_store("state.in-memory", "v1", in_memory::DESCRIPTION, in_memory::construct);
         #[cfg(feature = "postgresql")]
-        registry.register_state_store("state.postgresql", "v2", state::postgresql::construct);
+        registry.register_state_store("state.postgresql", "v2", postgresql::DESCRIPTION, postgresql::construct);
         #[cfg(feature = "redis")]
-        registry.register_state_store("state.redis", "v1", state::redis::construct);
+        registry.register_state_store("state.redis", "v1", redis::DESCRIPTION, redis::construct);
         #[cfg(feature = "sqlite")]
-        registry.register_state_store("state.sqlite", "v1", state::sqlite::construct);
-        registry.register_secret_store("secretstores.kubernetes", "v1", secrets::kubernetes::construct);
-        registry.register_secret_store("secretstores.local.env", "v1", secrets::local_env::construct);
-        registry.register_secret_store("secretstores.local.file", "v1", secrets::local_file::construct);
+        registry.register_state_store("state.sqlite", "v1", sqlite::DESCRIPTION, sqlite::construct);
+        registry.register_secret_store("secretstores.kubernetes", "v1", kubernetes::DESCRIPTION, kubernetes::construct);
+        registry.register_secret_store("secretstores.local.env", "v1", local_env::DESCRIPTION, local_env::construct);
+        registry.register_secret_store("secretstores.local.file", "v1", local_file::DESCRIPTION, local_file::construct);
         registry
     }
 
@@ -87,25 +99,47 @@ impl Registry {
     /// What every store has in common is not the constructor's concern: the store gets keys that are checked
     /// and prefixed, no etag where the guest's was empty, and the component's default `ttlInSeconds` where the
     /// request has none (see [`NamedStore`]); its policies and `initTimeout` are kept around it.
-    pub fn register_state_store<C>(&mut self, component_type: &str, version: &str, constructor: C)
-    where
+    pub fn register_state_store<C>(
+        &mut self,
+        component_type: &str,
+        version: &str,
+        description: Description,
+        constructor: C,
+    ) where
         C: Fn(&Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> + Send + Sync + 'static,
     {
-        self.state_stores.insert(TypeVersion::new(component_type, version), Box::new(constructor));
+        let constructor: Box<StateStoreConstructor> = Box::new(constructor);
+        let component = ComponentType { description, constructor };
+        self.state_stores.insert(TypeVersion::new(component_type, version), component);
     }
 
     /// Adds a type, or replaces the one of this name and version. Its name begins with `secretstores.`.
-    pub fn register_secret_store<C>(&mut self, component_type: &str, version: &str, constructor: C)
-    where
+    pub fn register_secret_store<C>(
+        &mut self,
+        component_type: &str,
+        version: &str,
+        description: Description,
+        constructor: C,
+    ) where
         C: Fn(&Properties, &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> + Send + Sync + 'static,
     {
-        self.secret_stores.insert(TypeVersion::new(component_type, version), Box::new(constructor));
+        let constructor: Box<SecretStoreConstructor> = Box::new(constructor);
+        let component = ComponentType { description, constructor };
+        self.secret_stores.insert(TypeVersion::new(component_type, version), component);
+    }
+
+    /// Every type, such as `state.redis v1`, secret stores first.
+    pub fn types(&self) -> impl Iterator<Item = (String, Description)> {
+        let secret_stores =
+            self.secret_stores.iter().map(|(name, component)| (name.to_string(), component.description));
+        let state_stores = self.state_stores.iter().map(|(name, component)| (name.to_string(), component.description));
+        secret_stores.chain(state_stores)
     }
 
     /// Reads the manifests of `paths`, each a file or a folder, and makes the components that `app` may use.
     ///
-    /// A component whose scopes leave the app out is not there for it. One that cannot be made and says
-    /// `ignoreErrors` is left out with a warning. Secret stores are made first: the others refer to them.
+    /// A component of another namespace, or whose scopes leave the app out, is not there for it. One that cannot be
+    /// made and says `ignoreErrors` is left out with a warning. Secret stores are made first: the others refer to them.
     ///
     /// # Errors
     /// All that is wrong with any of the manifests, together.
@@ -113,7 +147,8 @@ impl Registry {
         let mut faults = Faults::default();
         let documents = manifest::read(paths, &mut faults);
         let policies = Policies::new(documents.resiliency, app, &mut faults);
-        let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app));
+        let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app)).collect();
+        let admitted = manifest::refuse_duplicates(admitted, &mut faults).into_iter();
         let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
         let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
         let mut components = Components::default();
@@ -136,8 +171,8 @@ impl Registry {
         secrets: &SecretSources,
         policies: &Policies,
     ) -> Result<NamedStore, Vec<Problem>> {
-        let constructor = self.find(&self.state_stores, manifest)?;
-        let properties = manifest.resolve(app, secrets)?;
+        let ComponentType { description, constructor } = self.find(&self.state_stores, manifest)?;
+        let properties = manifest.resolve(&[*description, EVERY_STORE], app, secrets)?;
         let unusable = |source| vec![manifest.unusable(&properties, source)];
         let store = constructor(&properties).map_err(unusable)?;
         let store = PatientStore::new(store, policies.of_state_store(&manifest.name), manifest.init_timeout);
@@ -157,8 +192,7 @@ impl Registry {
     }
 
     fn known(&self) -> String {
-        let types = self.secret_stores.keys().chain(self.state_stores.keys());
-        let known: Vec<String> = types.map(TypeVersion::to_string).collect();
+        let known: Vec<String> = self.types().map(|(name, _)| name).collect();
         known.join(", ")
     }
 }

@@ -18,8 +18,9 @@
 //!   `DefaultComponentOutboundRetryPolicy`, `DefaultComponentRetryPolicy` and `DefaultRetryPolicy`, the first that is
 //!   there, and the same with `TimeoutPolicy` and `CircuitBreakerPolicy`. There are no built-in ones for components.
 //!
-//! Read without effect: `targets.apps`, `targets.actors`, `matching` (its codes are those of calls between apps), and
-//! `targets.components.<name>.inbound`, whose policies must exist, until there are components that call the guest.
+//! Read without effect: `targets.apps` and `targets.actors`, with a warning; `matching` (its codes are those of calls
+//! between apps); and `targets.components.<name>.inbound`, whose policies must exist, until there are components that
+//! call the guest.
 //!
 //! Unlike Dapr, which takes any error of a component for a failure: one is only what is
 //! [unavailable](host_abi::error::ErrorClass::Unavailable). All else is the answer of a component that is at work, and
@@ -153,7 +154,13 @@ impl Policies {
             let settings = Settings::new(&written).map_err(|error| report("circuitBreakers", &name, error));
             self.circuit_breakers.insert(name, Arc::new(settings.unwrap_or_default()));
         }
-        for (name, target) in spec.targets.unwrap_or_default().components.unwrap_or_default() {
+        let document::Targets { components, apps, actors } = spec.targets.unwrap_or_default();
+        for (name, target) in [("apps", apps), ("actors", actors)] {
+            if target.is_some() {
+                tracing::warn!(%place, "`spec.targets.{name}` has no effect: only calls to components have policies");
+            }
+        }
+        for (name, target) in components.unwrap_or_default() {
             let (outbound, inbound) = (target.outbound.unwrap_or_default(), target.inbound.unwrap_or_default());
             self.components.insert(name, Target { place: place.clone(), outbound, inbound });
         }

@@ -92,8 +92,8 @@ impl SecretSources {
     }
 }
 
-/// Names for an error, not without end.
-fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+/// Names for a message, not without end.
+pub(crate) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = names.len().saturating_sub(LISTED);
     let mut names: Vec<&str> = names.take(LISTED).map(String::as_str).collect();
     let rest = format!("{more} more");

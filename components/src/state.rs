@@ -22,10 +22,32 @@ use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 
 use crate::app::App;
+use crate::field::{Description, Field, fields};
 use crate::properties::{InvalidProperty, Properties, Secrets};
 use key_prefix::KeyPrefix;
 pub(crate) use patience::PatientStore;
 use ttl::{TTL_IN_SECONDS, Ttl};
+
+fields! {
+    pub(crate) FIELDS {
+        KEY_PREFIX = Field::text(
+            "keyPrefix",
+            "what goes before `||` and a guest's key: `appid`, the app's id; `name`, the component's; `namespace`, the \
+             pod's namespace, a dot and the app's id; `none`, nothing, not even `||`; anything else, that itself in \
+             lower case. An app without an id has no prefix in the place of its id",
+        ).or("appid");
+        DEFAULT_TTL = Field::integer(
+            TTL_IN_SECONDS,
+            "how many seconds a value lives whose request does not say; zero and below: for ever",
+        );
+        PRIMARY_KEY = Field::refused("primaryEncryptionKey", "values are written as the guest hands them over");
+        SECONDARY_KEY = Field::refused("secondaryEncryptionKey", "as above");
+    }
+}
+
+/// What every state store has, whatever its type.
+pub const EVERY_STORE: Description =
+    Description { about: "Every state store has these as well.", fields: FIELDS, without_effect: &["actorStateStore"] };
 
 /// A store as the guests of one app see it under its component's name. The concerns of every store are here and
 /// nowhere else: empty and prefixed keys, an empty etag (there is none), the component's default TTL, and the
@@ -47,8 +69,8 @@ impl NamedStore {
         properties: &Properties,
         app: &App,
     ) -> Result<Self, InvalidProperty> {
-        let prefix = KeyPrefix::new(properties.text("keyPrefix"), name, app)?;
-        let default_ttl = properties.text(TTL_IN_SECONDS);
+        let prefix = KeyPrefix::new(properties.text(&KEY_PREFIX), name, app)?;
+        let default_ttl = properties.text(&DEFAULT_TTL);
         if default_ttl.is_some_and(|ttl| Ttl::parse(ttl).is_none()) {
             return Err(InvalidProperty::Malformed { name: TTL_IN_SECONDS, expected: ttl::EXPECTED });
         }

@@ -1,5 +1,8 @@
 //! Folders of Component YAML, good and bad.
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -7,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use components::manifest::{self, Problem};
 use components::properties::Properties;
-use components::{App, AppId, Components, Faults, Registry};
+use components::{App, AppId, Components, Description, Faults, Field, Registry};
 use host_abi::state::{GetRequest, GetResponse, SetRequest, StateStore};
 use tempfile::TempDir;
 
@@ -47,12 +50,19 @@ fn faults(text: &str) -> Vec<String> {
     faults.to_string().replace(&prefix, "").lines().map(str::to_owned).collect()
 }
 
+/// A type of a test's own.
+const OWN: Description = Description { about: "", fields: &[], without_effect: &[] };
+
+fn value<'a>(properties: &'a Properties, name: &'static str) -> Option<&'a str> {
+    properties.text(&Field::text(name, ""))
+}
+
 /// The metadata that a component named `probe` of type `state.probe` is constructed with.
 fn properties(text: &str, app: &App) -> Properties {
     let folder = folder(&[("c.yaml", text)]);
     let seen = Arc::new(Mutex::new(None));
     let mut registry = Registry::builtin();
-    registry.register_state_store("state.probe", "v1", {
+    registry.register_state_store("state.probe", "v1", OWN, {
         let seen = Arc::clone(&seen);
         move |properties| {
             *seen.lock().unwrap() = Some(properties.clone());
@@ -128,7 +138,8 @@ fn a_path_that_is_not_there_is_named() {
 #[test]
 fn documents_of_other_kinds_and_empty_ones_are_skipped() {
     let text = format!(
-        "# a comment\n---\n# another\n---\nkind: Subscription\nspec: [anything, {{at: all}}]\n--- # here\n{CACHE}\n---\nlevel: 1\n---\n"
+        "# a comment\n---\n# another\n---\nkind: Subscription\nspec: [anything, {{at: all}}]\n--- # here\n{CACHE}\n---\nlevel: 1\n---\n\
+         apiVersion: core.oam.dev/v1beta1\nkind: Component\nspec: [anything]\n---\n"
     );
     let components = load(&[("c.yaml", &text)], &App::default()).unwrap();
     assert_eq!(names(&components), ["cache"]);
@@ -220,6 +231,67 @@ fn a_component_out_of_scope_fails_nobody() {
 }
 
 #[test]
+fn a_component_is_there_for_the_apps_of_its_namespace() {
+    let placed = |name, namespace| {
+        format!("kind: Component\nmetadata: {{name: {name}{namespace}}}\nspec: {{type: state.in-memory}}\n")
+    };
+    let text =
+        [placed("ours", ", namespace: shop"), placed("theirs", ", namespace: desk"), placed("open", "")].join("---\n");
+    let visible = |namespace: Option<&str>| {
+        let app = App { namespace: namespace.map(str::to_owned), ..App::default() };
+        names(&load(&[("c.yaml", &text)], &app).unwrap()).join(",")
+    };
+    assert_eq!(visible(Some("shop")), "open,ours");
+    // Outside of Kubernetes nobody knows.
+    assert_eq!(visible(None), "open,ours,theirs");
+}
+
+#[test]
+fn apps_may_have_a_component_of_their_own_under_one_name() {
+    let scoped = |app| format!("{CACHE}scopes: [{app}]\n");
+    let text = [scoped("shop"), scoped("desk")].join("---");
+    for id in ["shop", "desk"] {
+        assert_eq!(names(&load(&[("c.yaml", &text)], &app(id)).unwrap()), ["cache"]);
+    }
+    assert!(load(&[("c.yaml", &[scoped("shop"), scoped("shop, desk")].join("---"))], &app("shop")).is_err());
+}
+
+#[test]
+fn a_name_that_is_not_known_is_ignored_with_a_warning() {
+    let text = "
+kind: Component
+metadata: {name: cache}
+spec:
+  type: state.in-memory
+  metadata:
+  - {name: KEYPREFIX, value: none}
+  - {name: actorStateStore, value: true}
+  - {name: ttlInSecond, value: hunter2}
+  - {name: redisHost, value: hunter2}
+";
+    let warnings = log::warnings(|| assert!(load(&[("c.yaml", text)], &App::default()).is_ok()));
+    let expected = "component cache: state.in-memory knows no ttlInSecond, redisHost; known: keyPrefix, ttlInSeconds, ";
+    assert!(warnings.contains(expected) && warnings.contains("c.yaml: document 1, line 2"), "{warnings}");
+    assert!(warnings.lines().count() == 1 && !warnings.contains("hunter2"), "{warnings}");
+}
+
+#[test]
+fn what_dapr_has_and_this_has_not_is_refused() {
+    let mut refused = vec![("state.in-memory", "primaryEncryptionKey"), ("state.in-memory", "secondaryEncryptionKey")];
+    if cfg!(all(feature = "postgresql", feature = "redis")) {
+        refused.extend(["useEntraID", "useAzureAD", "useOIDC"].map(|name| ("state.redis", name)));
+        refused.extend(["useAzureAD", "useAWSIAM"].map(|name| ("state.postgresql, version: v2", name)));
+    }
+    for (component_type, name) in refused {
+        let text = format!(
+            "kind: Component\nmetadata: {{name: c}}\nspec: {{type: {component_type}, metadata: [{{name: {name}, value: true}}]}}\n"
+        );
+        let expected = format!("c.yaml: document 1, line 1: component c: `{name}` is not supported yet");
+        assert_eq!(faults(&text), [expected], "{component_type}");
+    }
+}
+
+#[test]
 fn a_component_that_says_ignore_errors_is_left_out() {
     let text =
         format!("kind: Component\nmetadata: {{name: odd}}\nspec: {{type: state.odd, ignoreErrors: true}}\n---{CACHE}");
@@ -259,7 +331,7 @@ spec:
 ",
         &App::default(),
     );
-    let text = |name| properties.text(name);
+    let text = |name| value(&properties, name);
     assert_eq!((text("port"), text("negative"), text("ratio")), (Some("6379"), Some("-1"), Some("1.5")));
     assert_eq!((text("tls"), text("word"), text("quoted")), (Some("true"), Some("plain"), Some("007")));
     assert_eq!((text("nothing"), text("absent")), (None, None));
@@ -274,17 +346,22 @@ spec:
   type: state.probe
   metadata:
   - {name: consumer, value: '{appID}-{podName}'}
+  - {name: place, value: '{namespace}'}
+  - {name: unique, value: '{uuid}'}
   - {name: package, envRef: PACKAGE}
   - {name: preferred, value: written, envRef: PACKAGE}
   - {name: unset, envRef: CARGO_PKG_NAME}
 ";
     let environment = BTreeMap::from([("PACKAGE".to_owned(), "components".to_owned().into())]);
-    let app = App { pod_name: Some("shop-7".into()), environment, ..app("shop") };
+    let namespace = Some("prod".into());
+    let app = App { pod_name: Some("shop-7".into()), namespace, environment, ..app("shop") };
     let properties = properties(text, &app);
-    assert_eq!(properties.text("consumer"), Some("shop-shop-7"));
-    assert_eq!(properties.text("package"), Some("components"));
-    assert_eq!(properties.text("preferred"), Some("written"));
-    assert_eq!(properties.text("unset"), None);
+    assert_eq!(value(&properties, "consumer"), Some("shop-shop-7"));
+    assert_eq!(value(&properties, "place"), Some("prod.shop"));
+    assert_eq!(value(&properties, "unique").map(str::len), Some("8bb1bd3f-36f6-4a7b-9d0f-6a4e0f6a7f3e".len()));
+    assert_eq!(value(&properties, "package"), Some("components"));
+    assert_eq!(value(&properties, "preferred"), Some("written"));
+    assert_eq!(value(&properties, "unset"), None);
 }
 
 #[test]
@@ -358,14 +435,25 @@ fn a_secret_in_the_wrong_place_does_not_show() {
 }
 
 #[tokio::test]
-async fn a_registered_type_gets_prefixed_keys() {
+async fn a_registered_type_gets_keys_with_the_prefix_that_the_component_asks_for() {
     let mut registry = Registry::builtin();
-    registry.register_state_store("state.echo", "v2", |_| Ok(Arc::new(Echo)));
-    let folder =
-        folder(&[("c.yaml", "kind: Component\nmetadata: {name: echo}\nspec: {type: state.echo, version: v2}\n")]);
-    let components = registry.load(&[folder.path()], &app("shop")).unwrap();
-    let request = GetRequest { key: "key".into(), ..GetRequest::default() };
-    assert_eq!(components.state_stores["echo"].get(request).await.unwrap().data, "shop||key");
+    registry.register_state_store("state.echo", "v2", OWN, |_| Ok(Arc::new(Echo)));
+    let app = App { namespace: Some("prod".into()), ..app("shop") };
+    for (strategy, key) in [
+        ("", "shop||key"),
+        ("appid", "shop||key"),
+        ("Name", "echo||key"),
+        ("namespace", "prod.shop||key"),
+        ("none", "key"),
+        ("Shared", "shared||key"),
+    ] {
+        let text = format!(
+            "kind: Component\nmetadata: {{name: echo}}\nspec: {{type: state.echo, version: v2, metadata: [{{name: KeyPrefix, value: '{strategy}'}}]}}\n"
+        );
+        let components = registry.load(&[folder(&[("c.yaml", &text)]).path()], &app).unwrap();
+        let request = GetRequest { key: "key".into(), ..GetRequest::default() };
+        assert_eq!(components.state_stores["echo"].get(request).await.unwrap().data, key, "{strategy:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! No secret is ever in an error, a log or a debug print, whatever goes wrong with it.
 
-#![cfg(all(feature = "redis", feature = "sqlite"))]
+#![cfg(all(feature = "postgresql", feature = "redis", feature = "sqlite"))]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,10 +16,20 @@ use components::{App, AppId, Components, Faults, Registry};
 use host_abi::error::Error;
 use host_abi::secrets::{GetRequest, SecretError};
 use host_abi::state::{DeleteRequest, GetRequest as GetState, Operation, SetRequest};
+use testbed::postgresql::{PostgresqlServer, Setup};
 use testbed::redis::RedisServer;
 
 /// In every secret of this file, and nowhere else.
 const MARK: &str = "hunter2";
+
+/// Of PostgreSQL, with a password in each; the first can be used.
+const ADDRESSES: [&str; 5] = [
+    "postgres://dapr:MARK@127.0.0.1:1/postgres",
+    "postgres://dapr:MARK@127.0.0.1:port/postgres",
+    "postgres://dapr:MARK@127.0.0.1/postgres?MARK=1",
+    "host=127.0.0.1 password=MARK MARK=1",
+    "host=127.0.0.1 password='MARK",
+];
 
 /// Everything that was written, whoever wrote it.
 #[derive(Clone, Default)]
@@ -49,7 +59,9 @@ impl Written {
 
 fn component(name: &str, component_type: &str, metadata: &[String]) -> String {
     let items: String = metadata.iter().map(|item| format!("  - {{{item}}}\n")).collect();
-    format!("---\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: {component_type}\n  metadata:\n{items}")
+    // Whoever is away is not waited for.
+    let spec = format!("spec:\n  type: {component_type}\n  initTimeout: 1ns\n  metadata:\n{items}");
+    format!("---\nkind: Component\nmetadata: {{name: {name}}}\n{spec}")
 }
 
 fn reference(item: &str, secret: &str) -> String {
@@ -66,7 +78,10 @@ fn stores(folder: &Path) -> String {
     fs::create_dir_all(&mounted).unwrap();
     fs::write(mounted.join("password"), format!("{MARK}-mounted")).unwrap();
     let database = folder.join(format!("nothing/{MARK}.db")).display().to_string();
-    let secrets = format!("{{\"file\": \"{MARK}-file\", \"pin\": [\"{MARK}-0\"], \"database\": {database:?}}}");
+    let addresses = ADDRESSES.map(|address| address.replace("MARK", MARK));
+    let secrets = format!(
+        "{{\"file\": \"{MARK}-file\", \"pin\": [\"{MARK}-0\"], \"database\": {database:?}, \"address\": {addresses:?}}}"
+    );
     fs::write(folder.join("secrets.json"), secrets).unwrap();
     [
         component("file", "secretstores.local.file", &[path("secretsFile", &folder.join("secrets.json"))]),
@@ -89,7 +104,7 @@ fn load(written: &Written, folder: &Path, yaml: &str) -> Result<Components, Faul
     written.add(manifest::read(&[&file], &mut faults));
     written.add(&faults);
     let mut registry = Registry::builtin();
-    registry.register_state_store("state.probe", "v1", {
+    registry.register_state_store("state.probe", "v1", in_memory::DESCRIPTION, {
         let written = written.clone();
         move |properties: &Properties| {
             written.add(properties);
@@ -158,14 +173,19 @@ fn malformed() -> Vec<String> {
     let of_file = |component_type: &str, item: &str, secret: &str| {
         format!("{}auth: {{secretStore: file}}\n", component("c", component_type, &[reference(item, secret)]))
     };
-    yaml.chain([
-        of_file("state.redis", "redisHost", "file"),
-        of_file("state.sqlite", "connectionString", "database"),
-        of_file("state.sqlite", "tableName", "file"),
-        of_file("secretstores.local.file", "secretsFile", "file"),
-        of_file("secretstores.kubernetes", "secretsFolder", "file"),
-    ])
-    .collect()
+    let address =
+        |number| of_file("state.postgresql\n  version: v2", "connectionString", &format!("'address:{number}'"));
+    yaml.chain((0..ADDRESSES.len()).map(address))
+        .chain([
+            of_file("state.redis", "redisHost", "file"),
+            of_file("state.redis", "notKnown", "file"),
+            of_file("state.in-memory", "primaryEncryptionKey", "file"),
+            of_file("state.sqlite", "connectionString", "database"),
+            of_file("state.sqlite", "tableName", "file"),
+            of_file("secretstores.local.file", "secretsFile", "file"),
+            of_file("secretstores.kubernetes", "secretsFolder", "file"),
+        ])
+        .collect()
 }
 
 /// Secrets where no secret belongs, and files that are damaged.
@@ -219,13 +239,25 @@ async fn no_secret_is_in_anything_that_is_written() {
     let host = format!("name: redisHost, value: '{}'", server.host());
     let login = [host.clone(), reference("redisPassword", "file"), reference("redisUsername", "'pin:0'")];
     let wrong = format!("{}auth: {{secretStore: file}}\n", component("wrong", "state.redis", &login));
+    let access = Some("host all all 127.0.0.1/32 scram-sha-256\n");
+    let database = PostgresqlServer::start_with(&Setup { access, ..Setup::default() });
+    let address = format!("name: connectionString, value: '{}'", database.connection_string());
+    let login = [address, reference("password", "file")];
+    let wrong_too = component("wrong-too", "state.postgresql\n  version: v2", &login);
+    let wrong = format!("{wrong}{wrong_too}auth: {{secretStore: file}}\n");
     let probe = component("probe", "state.probe", &[reference("a", "TOKEN"), "name: b, envRef: TOKEN".to_owned()]);
     let probe = format!("{probe}auth: {{secretStore: env}}\n");
     let components = load(&written, folder.path(), &format!("{stores}{wrong}{probe}")).unwrap();
     ask_secret_stores(&written, &components).await;
     ask_state_stores(&written, &components).await;
     let text = written.text();
-    for seen in ["***", "permission-denied: component wrong: ", "not-found: component mounted: ", "TOKEN"] {
+    for seen in [
+        "***",
+        "permission-denied: component wrong: ",
+        "permission-denied: component wrong-too: ",
+        "not-found: component mounted: ",
+        "TOKEN",
+    ] {
         assert!(text.contains(seen), "{seen} is not among what was written");
     }
 

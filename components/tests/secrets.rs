@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use components::properties::Properties;
 use components::state::in_memory;
-use components::{App, AppId, Components, Faults, Registry};
+use components::{App, AppId, Components, Description, Faults, Field, Registry};
 use host_abi::error::{Error, ErrorClass};
 use host_abi::secrets::{GetRequest, Secret};
 use tempfile::TempDir;
@@ -18,6 +18,9 @@ const SECRETS: &str = r#"{
     "redis": {"password": "r", "more": {"port": 6379, "tls": true, "none": null}},
     "list": ["a", {"b": "c"}]
 }"#;
+
+const PASSWORD: Field = Field::text("password", "");
+const PROBE: Description = Description { about: "", fields: &[PASSWORD], without_effect: &[] };
 
 /// A folder of components, and of files beside them.
 struct Folder(TempDir);
@@ -62,7 +65,7 @@ impl Folder {
     fn properties(&self, app: &App) -> Properties {
         let seen = Arc::new(Mutex::new(None));
         let mut registry = Registry::builtin();
-        registry.register_state_store("state.probe", "v1", {
+        registry.register_state_store("state.probe", "v1", PROBE, {
             let seen = Arc::clone(&seen);
             move |properties| {
                 *seen.lock().unwrap() = Some(properties.clone());
@@ -316,7 +319,7 @@ fn resolved(reference: &str) -> Option<String> {
     let yaml = probe(reference, "auth: {secretStore: vault}") + &file_store(&["name: multiValued, value: true"]);
     let app = environment(&[("TOKEN", "t")]);
     let properties = Folder::new(&yaml).with("secrets.json", SECRETS).properties(&app);
-    properties.text("password").map(str::to_owned)
+    properties.text(&PASSWORD).map(str::to_owned)
 }
 
 #[test]
@@ -335,7 +338,7 @@ fn the_store_of_a_component_is_written_in_two_ways() {
     for auth in ["auth: {secretStore: vault}", "auth: {secretstore: vault}"] {
         let folder = Folder::new(&(file_store(&[]) + &probe("secretKeyRef: {name: plain}", auth)));
         let properties = folder.with("secrets.json", SECRETS).properties(&App::default());
-        assert_eq!(properties.text("password"), Some("p"), "{auth}");
+        assert_eq!(properties.text(&PASSWORD), Some("p"), "{auth}");
     }
 }
 
@@ -383,7 +386,7 @@ fn a_component_in_kubernetes_that_names_no_store_means_its_secrets() {
     let configured = mounted_store().replace("vault", "kubernetes");
     let folder = Folder::new(&(probe("secretKeyRef: {name: redis, key: password}", "") + &configured));
     mount(&folder, "mounted/redis", "1", &[("password", b"p")]);
-    assert_eq!(folder.properties(&kubernetes()).text("password"), Some("p"));
+    assert_eq!(folder.properties(&kubernetes()).text(&PASSWORD), Some("p"));
 }
 
 #[test]
@@ -486,7 +489,7 @@ fn scopes_do_not_bind_components() {
         + &file_store(&[])
         + &scopes("storeName: vault, defaultAccess: deny");
     let properties = Folder::new(&yaml).with("secrets.json", SECRETS).properties(&App::default());
-    assert_eq!(properties.text("password"), Some("p"));
+    assert_eq!(properties.text(&PASSWORD), Some("p"));
 }
 
 #[test]

@@ -58,15 +58,8 @@ macro_rules! promises_of_every_store {
             #[tokio::test]
             async fn every_promise_is_kept_over_tls() {
                 let certificates = Certificates::new();
-                let (_server, port) = RedisServer::start_with_tls(&certificates);
-                keep_all(&[
-                    ("redisHost", &format!("127.0.0.1:{port}")),
-                    ("enableTLS", "true"),
-                    ("insecureSkipTLSVerify", "true"),
-                    ("clientCert", &certificates.pem("client.pem")),
-                    ("clientKey", &certificates.pem("client.key")),
-                ])
-                .await;
+                let server = RedisServer::start_with_tls(&certificates);
+                keep_all_over_tls(&certificates, &[("redisHost", &server.tls_host())]).await;
             }
 
             #[tokio::test]
@@ -80,6 +73,33 @@ macro_rules! promises_of_every_store {
                 let watched = WatchedRedis::start();
                 let master = ("sentinelMasterName", watched.name());
                 keep_all(&[("redisHost", &watched.sentinel.host()), ("failover", "true"), master]).await;
+            }
+
+            #[tokio::test]
+            async fn every_promise_is_kept_by_a_cluster_over_tls() {
+                let certificates = Certificates::new();
+                let cluster = RedisCluster::start_with_tls(&certificates, 0);
+                let metadata = [("redisHost", &*cluster.servers[0].tls_host()), ("redisType", "cluster")];
+                keep_all_over_tls(&certificates, &metadata).await;
+            }
+
+            #[tokio::test]
+            async fn every_promise_is_kept_over_tls_by_the_master_that_sentinels_name() {
+                let certificates = Certificates::new();
+                let watched = WatchedRedis::start_with_tls(&certificates);
+                let master = ("sentinelMasterName", watched.name());
+                let metadata = [("redisHost", &*watched.sentinel.tls_host()), ("failover", "true"), master];
+                keep_all_over_tls(&certificates, &metadata).await;
+            }
+
+            async fn keep_all_over_tls(certificates: &Certificates, metadata: &[(&str, &str)]) {
+                let tls = [
+                    ("enableTLS", "true"),
+                    ("insecureSkipTLSVerify", "true"),
+                    ("clientCert", &certificates.pem("client.pem")),
+                    ("clientKey", &certificates.pem("client.key")),
+                ];
+                keep_all(&[metadata, &tls].concat()).await;
             }
 
             /// Each with keys of its own, which are all in one slot of a cluster: a transaction's must be.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod dapr;
 mod guest;
 mod report;
 mod runner;

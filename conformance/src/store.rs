@@ -11,6 +11,11 @@ use tempfile::TempDir;
 use testbed::postgresql::PostgresqlServer;
 use testbed::redis::RedisServer;
 
+use crate::dapr::Dapr;
+
+/// The file of a store in SQLite.
+const DATABASE: &str = "state.db";
+
 /// The component's name in every manifest here.
 pub(crate) const NAME: &str = "state";
 
@@ -56,8 +61,14 @@ pub(crate) struct Store {
     kind: StoreKind,
     stores: BTreeMap<String, Arc<dyn StateStore>>,
     redis: Option<RedisServer>,
-    _postgresql: Option<Arc<PostgresqlServer>>,
-    _folder: TempDir,
+    postgresql: Option<Tables>,
+    folder: TempDir,
+}
+
+/// Of one store, on a server that stores share.
+struct Tables {
+    server: Arc<PostgresqlServer>,
+    prefix: String,
 }
 
 impl Store {
@@ -77,16 +88,18 @@ impl Store {
 
     fn with(kind: StoreKind, redis: Option<RedisServer>, app: &App) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let postgresql = (kind == StoreKind::Postgresql).then(PostgresqlServer::shared);
+        let postgresql = (kind == StoreKind::Postgresql).then(|| {
+            let server = PostgresqlServer::shared();
+            Tables { prefix: server.unused_prefix(), server }
+        });
         let property = match (kind, &redis, &postgresql) {
             (StoreKind::Sqlite, _, _) => {
-                format!("{{name: connectionString, value: {:?}}}", folder.path().join("state.db"))
+                format!("{{name: connectionString, value: {:?}}}", folder.path().join(DATABASE))
             }
             (_, Some(server), _) => format!("{{name: redisHost, value: {:?}}}", server.host()),
-            (_, _, Some(server)) => format!(
-                "{{name: connectionString, value: {:?}}}, {{name: tablePrefix, value: {:?}}}",
+            (_, _, Some(Tables { server, prefix })) => format!(
+                "{{name: connectionString, value: {:?}}}, {{name: tablePrefix, value: {prefix:?}}}",
                 server.connection_string(),
-                server.unused_prefix()
             ),
             (_, None, None) => String::new(),
         };
@@ -102,7 +115,7 @@ impl Store {
         );
         fs::write(manifests.join("state.yaml"), manifest)?;
         let stores = Registry::builtin().load(&[manifests], app)?.state_stores;
-        Ok(Self { kind, stores, redis, _postgresql: postgresql, _folder: folder })
+        Ok(Self { kind, stores, redis, postgresql, folder })
     }
 
     /// What a guest's host functions act on.
@@ -115,6 +128,16 @@ impl Store {
         match self.kind {
             StoreKind::Postgresql => ErrorClass::EtagMismatch,
             StoreKind::InMemory | StoreKind::Sqlite | StoreKind::Redis => ErrorClass::EtagInvalid,
+        }
+    }
+
+    /// Dapr on the same server or file.
+    pub(crate) async fn dapr(&self) -> anyhow::Result<Dapr<'_>> {
+        match (self.kind, &self.redis, &self.postgresql) {
+            (StoreKind::Sqlite, _, _) => Dapr::on_sqlite(&self.folder.path().join(DATABASE)),
+            (_, Some(server), _) => Ok(Dapr::on_redis(server)),
+            (_, _, Some(Tables { server, prefix })) => Dapr::on_postgresql(&server.connection_string(), prefix).await,
+            (kind, None, None) => anyhow::bail!("{} is for one process", kind.name()),
         }
     }
 

@@ -5,8 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::thread;
 
@@ -384,6 +383,41 @@ fn volumes_are_where_the_pod_wants_them_and_read_only_where_it_says_so() {
         refused.remove().expect("the container is removed");
         assert_eq!(fs::read_to_string(folder.join("new")).expect("the guest's file"), engine);
     }
+    end(&node, pod);
+}
+
+#[test]
+fn a_component_without_a_secret_store_gets_the_secrets_that_the_pod_mounts() {
+    let node = node();
+    let image = "localhost/test/secrets:1";
+    node.import(image, &Image::new(image).file("/state.wasm", guest("state")).file("/secrets.wasm", guest("secrets")));
+    let pod = node.run(node.pod("secrets")).expect("a pod");
+    let [data, secret, components] = ["data", "secret", "components"].map(|name| {
+        let folder = node.containerd.folder().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        folder
+    });
+    // As the kubelet does it.
+    fs::create_dir(secret.join("..1")).expect("a folder");
+    fs::write(secret.join("..1/path"), "/data/state.db").expect("a key");
+    symlink("..1", secret.join("..data")).expect("a link");
+    symlink("..data/path", secret.join("path")).expect("a link");
+    let manifest = "kind: Component\nmetadata: {name: state}\nspec:\n  type: state.sqlite\n  metadata:\n  \
+                    - {name: connectionString, secretKeyRef: {name: database, key: path}}\n";
+    fs::write(components.join("state.yaml"), manifest).expect("a manifest");
+    for &engine in ENGINES {
+        let guest = |words: &[&str]| {
+            let mut config = wasm("guest", engine, image, words);
+            config.annotations.insert("dapr.wasm/components".to_owned(), "/components".to_owned());
+            let mounted = volume(&secret, "/var/run/secrets/dapr.wasm/database", true);
+            config.mounts = vec![volume(&data, "/data", false), volume(&components, "/components", true), mounted];
+            output(&pod, config)
+        };
+        guest(&["/state.wasm", "set", "key", engine]);
+        assert_eq!(guest(&["/state.wasm", "get", "key"]), format!("{engine}\n"));
+        assert_eq!(guest(&["/secrets.wasm", "get", "kubernetes", "database"]), "path=/data/state.db\n", "{engine}");
+    }
+    assert!(data.join("state.db").exists());
     end(&node, pod);
 }
 

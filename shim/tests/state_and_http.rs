@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use images::Image;
-use support::{ENGINES, Node, engine, guest};
+use support::{ENGINES, HELLO, Node, engine, guest};
 use testbed::redis::RedisServer;
 
 const STATE: &str = "localhost/dapr-wasm/state:dev";
@@ -72,6 +72,62 @@ fn state_lies_in_redis_as_dapr_has_it() {
         assert_eq!(stored, ["data", "value", "version", &version], "{name}");
     }
     node.assert_nothing_left();
+}
+
+/// A component `name` of Redis whose `item` is the secret of this name.
+fn with_secret(redis: &RedisServer, name: &str, item: &str, secret: &str) -> String {
+    format!(
+        "---\nkind: Component\nmetadata: {{name: {name}}}\nspec:\n  type: state.redis\n  metadata:\n  \
+         - {{name: redisHost, value: '{}'}}\n  - {{name: {item}, secretKeyRef: {{name: {secret}}}}}\nauth: {{secretStore: file}}\n",
+        redis.host()
+    )
+}
+
+#[test]
+fn a_secret_is_in_no_log_no_error_no_stream_and_no_environment() {
+    const MARK: &str = "hunter2";
+    let node = Node::start();
+    node.import(&image(STATE, "state", "state"));
+    let redis = RedisServer::start_with(&["--requirepass", "hunter2-right"]);
+    let mount = |folder: &str, file: &str, text: &str| {
+        let path = node.containerd.folder().join(folder);
+        std::fs::create_dir_all(&path).expect("a folder");
+        std::fs::write(path.join(file), text).expect("a file");
+        bind(&path, &format!("/{folder}"), "ro")
+    };
+    let secrets = mount("secrets", "s.json", r#"{"right": "hunter2-right", "wrong": "hunter2-wrong"}"#);
+    let vault = "kind: Component\nmetadata: {name: file}\nspec:\n  type: secretstores.local.file\n  metadata:\n  \
+                 - {name: secretsFile, value: /secrets/s.json}\n";
+    let usable =
+        [("state", "redisPassword", "right"), ("locked", "redisPassword", "wrong"), ("odd", "unheardOf", "wrong")];
+    let usable = usable.map(|(name, item, secret)| with_secret(&redis, name, item, secret)).concat();
+    let components = mount("components", "c.yaml", &format!("{vault}{usable}"));
+    let unusable = mount("unusable", "c.yaml", &format!("{vault}{}", with_secret(&redis, "state", "redisDB", "wrong")));
+    let mut written = String::new();
+    let mut run = |image: &str, container: String, more: &[&str], words: &[&str]| {
+        let options = [&["--net-host", &secrets, &components, &unusable], more].concat();
+        let run = node.run(&options, image, &container, words);
+        written += &format!("{}{}", run.stdout(), run.stderr());
+        run
+    };
+    for name in ENGINES {
+        let engine = engine(name);
+        let right = run(STATE, format!("{name}-right"), &[&engine], &[]);
+        assert_eq!((right.stdout().trim_end(), right.status()), ("value", 0), "{}", right.stderr());
+        let wrong = ["/state.wasm", "get", "z", "--store", "locked"];
+        let wrong = run(STATE, format!("{name}-wrong"), &[&engine], &wrong);
+        assert!(wrong.stderr().starts_with("permission-denied: component locked: "), "{}", wrong.stderr());
+        let folder = |path: &str| format!("--annotation=dapr.wasm/components=/{path}");
+        let environment = ["/hello.wasm", "env"];
+        let environment = run(HELLO, format!("{name}-env"), &[&engine, &folder("components")], &environment);
+        assert!(environment.stdout().contains("PATH="), "{}", environment.stderr());
+        let refused = run(STATE, format!("{name}-refused"), &[&engine, &folder("unusable")], &[]);
+        refused.assert_refused(&["component state: `redisDB` must be a whole number"]);
+    }
+    let log = node.containerd.log();
+    assert!(log.contains("component odd: state.redis knows no unheardOf"), "{log}");
+    assert!(!written.contains(MARK), "{written}");
+    assert!(!log.contains(MARK), "{log}");
 }
 
 #[test]

@@ -255,7 +255,11 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
 }
 
-fn give_away(path: &Path) {
+/// Has a folder belong to the user that servers run as.
+///
+/// # Panics
+/// That cannot be.
+pub fn give_away(path: &Path) {
     if is_root() {
         chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("a folder for the server");
     }

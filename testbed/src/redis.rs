@@ -25,6 +25,7 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// A server on a loopback port of its own, ended when the value is dropped.
 pub struct RedisServer {
     port: u16,
+    tls_port: Option<u16>,
     /// Its file, for a sentinel, which keeps what it learns there.
     configuration: Option<PathBuf>,
     arguments: Vec<String>,
@@ -44,26 +45,31 @@ impl RedisServer {
     /// # Panics
     /// `redis-server` is not installed or does not start.
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::start_in(TempDir::new().expect("temporary folder"), arguments)
+        Self::start_over(None, arguments)
     }
 
-    /// Serves TLS as well, on the port that comes with it, to clients with a certificate of the same authority.
+    /// Serves TLS as well, on a port of its own, to clients with a certificate of the same authority.
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    pub fn start_with_tls(certificates: &Certificates) -> (Self, u16) {
-        let port = free_port().expect("loopback port");
-        let arguments = certificates.arguments(port);
-        (Self::start_with(&arguments.each_ref().map(String::as_str)), port)
+    pub fn start_with_tls(certificates: &Certificates) -> Self {
+        Self::start_over(Some(certificates), &[])
     }
 
-    fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    /// With certificates, servers and sentinels talk to one another by TLS too.
+    fn start_over(certificates: Option<&Certificates>, arguments: &[&str]) -> Self {
+        Self::start_in(TempDir::new().expect("temporary folder"), certificates, arguments)
+    }
+
+    fn start_in(folder: TempDir, certificates: Option<&Certificates>, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        let arguments = arguments.chain(certificates.into_iter().flat_map(Certificates::arguments)).collect();
         let configuration = Some(folder.path().join(CONFIGURATION)).filter(|file| file.exists());
-        let mut server = Self { port: 0, configuration, arguments, process: None, folder };
+        let mut server = Self { port: 0, tls_port: None, configuration, arguments, process: None, folder };
         // Between the choice of a port and the server's bind, somebody else may take it.
         for _ in 0..20 {
             server.port = free_port().expect("loopback port");
+            server.tls_port = certificates.map(|_| free_port().expect("loopback port"));
             if server.launch() {
                 return server;
             }
@@ -78,6 +84,19 @@ impl RedisServer {
     /// `127.0.0.1:port`, as Dapr's `redisHost` has it.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same where it serves TLS.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn tls_host(&self) -> String {
+        format!("127.0.0.1:{}", self.tls_port.expect("a server with TLS"))
+    }
+
+    /// Where other servers and sentinels reach it.
+    fn peer_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     pub fn url(&self) -> String {
@@ -132,6 +151,7 @@ impl RedisServer {
         let mut process = Command::new("redis-server")
             .args(&self.configuration)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(self.tls_port.map_or(Vec::new(), |port| vec!["--tls-port".to_owned(), port.to_string()]))
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

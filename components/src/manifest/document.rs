@@ -73,6 +73,9 @@ fn separated(line: &str) -> Option<&str> {
 impl Document<'_> {
     pub(super) fn parse(&self) -> Result<Resource, SyntaxError> {
         let head: Head = self.read()?;
+        if head.api_version.is_some_and(|version| !version.starts_with("dapr.io/")) {
+            return Ok(Resource::Other);
+        }
         match head.kind.as_deref() {
             Some("Component") => self.read().map(Resource::Component),
             Some("Configuration") => self.read().map(Resource::Configuration),
@@ -102,9 +105,11 @@ fn without_value(message: &str) -> String {
     without_position(message)
 }
 
+/// Others than Dapr have Components and Configurations too.
 #[derive(Deserialize)]
-#[serde(expecting = "a mapping")]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
 struct Head {
+    api_version: Option<String>,
     kind: Option<String>,
 }
 
@@ -124,6 +129,7 @@ impl Component {
         Manifest {
             place,
             name: self.metadata.name,
+            namespace: self.metadata.namespace.unwrap_or_default(),
             component_type,
             version: version.unwrap_or_default(),
             ignore_errors: ignore_errors.unwrap_or_default(),
@@ -140,6 +146,7 @@ impl Component {
 struct ObjectMeta {
     #[serde(default)]
     name: String,
+    namespace: Option<String>,
 }
 
 #[derive(Deserialize)]

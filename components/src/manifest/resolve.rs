@@ -9,12 +9,20 @@ use uuid::Uuid;
 use super::document::{Item, SecretKeyRef, ValueSource};
 use super::{Manifest, Problem};
 use crate::app::{App, is_reserved};
+use crate::field::Description;
 use crate::properties::{Properties, Redacted};
-use crate::secrets::{KUBERNETES_STORE, SecretSources};
+use crate::secrets::{KUBERNETES_STORE, SecretSources, listed};
 
 impl Manifest {
-    /// The component's metadata for `app`, or everything that keeps it from being resolved.
-    pub(crate) fn resolve(&self, app: &App, secrets: &SecretSources) -> Result<Properties, Vec<Problem>> {
+    /// The component's metadata for `app`, or everything that keeps it from being resolved. `known` is what there may be
+    /// in it.
+    pub(crate) fn resolve(
+        &self,
+        known: &[Description],
+        app: &App,
+        secrets: &SecretSources,
+    ) -> Result<Properties, Vec<Problem>> {
+        self.warn_of_unknown_names(known);
         let mut problems = Vec::new();
         let (mut pairs, mut referred) = (Vec::new(), Vec::new());
         for item in &self.items {
@@ -29,7 +37,22 @@ impl Manifest {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(pairs.into_iter().collect::<Properties>().with_secrets(referred))
+        let properties = pairs.into_iter().collect::<Properties>().with_secrets(referred);
+        properties
+            .described_by(known)
+            .map_err(|source| vec![Problem::Property { component: self.name.clone(), source }])
+    }
+
+    /// They count for nothing, as with Dapr, and are most often a mistake.
+    fn warn_of_unknown_names(&self, known: &[Description]) {
+        let known: Vec<&str> = known.iter().flat_map(Description::names).collect();
+        let is_known = |name: &&String| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let unknown: Vec<&String> = self.items.iter().map(|item| &item.name).filter(|name| !is_known(name)).collect();
+        if !unknown.is_empty() {
+            let (component, component_type) = (&self.name, &self.component_type);
+            let (unknown, known) = (listed(unknown.into_iter()), known.join(", "));
+            tracing::warn!(place = %self.place, "component {component}: {component_type} knows no {unknown}; known: {known}");
+        }
     }
 
     /// The secret store that has to be there before the component can be made.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Registry, TypeVersion};
+use super::{ComponentType, Registry, TypeVersion};
 use crate::app::App;
 use crate::manifest::{Faults, Manifest, Problem};
 use crate::properties::Properties;
@@ -46,15 +46,15 @@ impl Registry {
         app: &App,
         sources: &SecretSources,
     ) -> Result<Arc<dyn SecretSource>, Vec<Problem>> {
-        let constructor = self.find(&self.secret_stores, manifest)?;
-        let properties = manifest.resolve(app, sources)?;
+        let ComponentType { description, constructor } = self.find(&self.secret_stores, manifest)?;
+        let properties = manifest.resolve(&[*description], app, sources)?;
         constructor(&properties, app).map_err(|source| vec![manifest.unusable(&properties, source)])
     }
 
     /// What is there in Kubernetes without a component, where this registry knows the type.
     fn built_in_source(&self, app: &App) -> Option<Arc<dyn SecretSource>> {
-        let constructor = self.secret_stores.get(&TypeVersion::new("secretstores.kubernetes", ""))?;
-        if app.is_in_kubernetes() { constructor(&Properties::default(), app).ok() } else { None }
+        let kubernetes = self.secret_stores.get(&TypeVersion::new("secretstores.kubernetes", ""))?;
+        if app.is_in_kubernetes() { (kubernetes.constructor)(&Properties::default(), app).ok() } else { None }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::manifest::Scalar;
 
@@ -61,6 +62,8 @@ pub(super) struct CircuitBreaker {
 #[serde(expecting = "a mapping")]
 pub(super) struct Targets {
     pub(super) components: Named<ComponentTarget>,
+    pub(super) apps: Option<IgnoredAny>,
+    pub(super) actors: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,11 +10,11 @@
 //! - {name: redis, secret: {secretName: redis}}
 //! ```
 //!
-//! Component metadata, an addition to Dapr's: `secretsFolder`, by default `/var/run/secrets/dapr.wasm`. Each folder in
-//! it is a secret, each file in that a key, as Kubernetes mounts a Secret; one projected volume with all of them does
-//! as well. Files are read at each call, so that a guest gets what was changed. A value that is no UTF-8 text is left
-//! out, as is any file or folder with a name that no Secret and no key could have. Dapr's `defaultNamespace` and
-//! `kubeconfigPath`, and `namespace` in a request, mean nothing here: a pod mounts Secrets of its own namespace.
+//! Each folder in `secretsFolder`, a field that Dapr's store does not have, is a secret, each file in that a key, as
+//! Kubernetes mounts a Secret; one projected volume with all of them does as well. Files are read at each call, so that
+//! a guest gets what was changed. A value that is no UTF-8 text is left out, as is any file or folder with a name that
+//! no Secret and no key could have. Dapr's `defaultNamespace` and `kubeconfigPath`, and `namespace` in a request, mean
+//! nothing here: a pod mounts Secrets of its own namespace.
 //!
 //! In Kubernetes there is a store of this type with the name `kubernetes` without any component, as in Dapr.
 //!
@@ -32,9 +32,27 @@ use host_abi::secrets::Secret;
 
 use super::{Budget, NONBLOCK, SecretSource};
 use crate::app::App;
+use crate::field::{Description, Field, fields};
 use crate::properties::{InvalidProperty, Properties};
 
 const DEFAULT_FOLDER: &str = "/var/run/secrets/dapr.wasm";
+
+fields! {
+    FIELDS {
+        SECRETS_FOLDER = Field::text(
+            "secretsFolder",
+            "a folder in the container, which need not be there yet: each folder in it is a secret, each file in that \
+             a key",
+        ).or(DEFAULT_FOLDER);
+    }
+}
+
+pub const DESCRIPTION: Description = Description {
+    about: "The Secrets that are mounted into the container. No account needs rights to Secrets. In Kubernetes there \
+            is one with the name `kubernetes` without any component, and components that name no store mean it.",
+    fields: FIELDS,
+    without_effect: &["defaultNamespace", "kubeconfigPath"],
+};
 
 /// What a name of a Secret or of a key may be long in Kubernetes.
 const MAX_NAME: usize = 253;
@@ -48,7 +66,7 @@ struct MountedSecrets {
 /// # Errors
 /// None.
 pub fn construct(properties: &Properties, _: &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> {
-    let folder = properties.text("secretsFolder").unwrap_or(DEFAULT_FOLDER).into();
+    let folder = properties.required(&SECRETS_FOLDER)?.into();
     Ok(Arc::new(MountedSecrets { folder }))
 }
 

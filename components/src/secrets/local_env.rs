@@ -1,8 +1,7 @@
 //! `secretstores.local.env`: each variable of the container's environment is a secret with one value, under its name.
 //!
-//! Component metadata: `prefix`, which names leave out. As in Dapr, `APP_API_TOKEN` and variables that begin with
-//! `DAPR_` are no secrets to ask for. Dapr answers with an empty value for those and for what is not set; here that
-//! is an error.
+//! As in Dapr, `APP_API_TOKEN` and variables that begin with `DAPR_` are no secrets to ask for. Dapr answers with an
+//! empty value for those and for what is not set; here that is an error.
 //!
 //! Source: dapr/components-contrib `secretstores/local/env/envstore.go`.
 
@@ -14,7 +13,21 @@ use host_abi::secrets::{Redacted, Secret};
 
 use super::SecretSource;
 use crate::app::{App, is_reserved};
+use crate::field::{Description, Field, fields};
 use crate::properties::{InvalidProperty, Properties};
+
+fields! {
+    FIELDS {
+        PREFIX = Field::text("prefix", "only variables that begin so are secrets, and their names leave it out");
+    }
+}
+
+pub const DESCRIPTION: Description = Description {
+    about: "The variables of the container's environment, each a secret with one value; but for `APP_API_TOKEN` and \
+            those that begin with `DAPR_`.",
+    fields: FIELDS,
+    without_effect: &[],
+};
 
 struct LocalEnv {
     prefix: String,
@@ -25,7 +38,7 @@ struct LocalEnv {
 /// # Errors
 /// None.
 pub fn construct(properties: &Properties, app: &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> {
-    let prefix = properties.text("prefix").unwrap_or_default();
+    let prefix = properties.text(&PREFIX).unwrap_or_default();
     let readable = app.environment.iter().filter(|(name, _)| !is_reserved(name));
     let stripped = readable.filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
     let named = stripped.filter(|(name, _)| !name.is_empty());

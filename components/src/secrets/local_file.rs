@@ -1,8 +1,7 @@
 //! `secretstores.local.file`: a JSON file, read once, when the component is made.
 //!
-//! Component metadata: `secretsFile` (in the container), `nestedSeparator` (default `:`), `multiValued`. The name of a
-//! value is the way to it: `{"redis": {"password": "p"}, "list": ["a"]}` holds the secrets `redis:password` and
-//! `list:0`, each with one value under its own name. With `multiValued` every member of the file is one secret,
+//! The name of a value is the way to it: `{"redis": {"password": "p"}, "list": ["a"]}` holds the secrets
+//! `redis:password` and `list:0`, each with one value under its own name. With `multiValued` every member of the file is one secret,
 //! `redis` with the key `password` and `list` with the key `0`; what lies deeper is joined below it.
 //!
 //! Other than in Dapr, whose file may hold text alone (a number comes out as `%!s(float64=1)`, and with `multiValued`
@@ -23,18 +22,32 @@ use serde_json::{Map, Value};
 
 use super::{Budget, NONBLOCK, SecretSource};
 use crate::app::App;
+use crate::field::{Description, Field, fields};
 use crate::properties::{InvalidProperty, Properties};
 
-const DEFAULT_SEPARATOR: &str = ":";
+fields! {
+    FIELDS {
+        SECRETS_FILE = Field::text("secretsFile", "a JSON file in the container, read once, when the container is created").required();
+        NESTED_SEPARATOR = Field::text("nestedSeparator", "between the names on the way to a value").or(":");
+        MULTI_VALUED = Field::flag(
+            "multiValued",
+            "`true`: every member of the file is one secret, with a key for each value in it. Else every value is a \
+             secret of its own, named by the way to it (`redis:password`)",
+        );
+    }
+}
+
+pub const DESCRIPTION: Description =
+    Description { about: "The values of a JSON file.", fields: FIELDS, without_effect: &[] };
 
 struct LocalFile(BTreeMap<String, Secret>);
 
 /// # Errors
 /// There is no such file, or it does not hold what it should. The message quotes nothing of it.
 pub fn construct(properties: &Properties, _: &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> {
-    let file = properties.required("secretsFile")?;
-    let separator = properties.text("nestedSeparator").unwrap_or(DEFAULT_SEPARATOR);
-    let secrets = read(file).and_then(|members| secrets(members, separator, properties.flag("multiValued")));
+    let file = properties.required(&SECRETS_FILE)?;
+    let separator = properties.required(&NESTED_SEPARATOR)?;
+    let secrets = read(file).and_then(|members| secrets(members, separator, properties.flag(&MULTI_VALUED)));
     let secrets = secrets.map_err(|problem| InvalidProperty::Other(format!("`secretsFile` {problem}")))?;
     Ok(Arc::new(LocalFile(secrets)))
 }

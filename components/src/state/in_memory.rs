@@ -14,7 +14,14 @@ use uuid::Uuid;
 
 use super::ttl::{self, Ttl};
 use super::{check_uuid_etag, etag_mismatch};
+use crate::field::Description;
 use crate::properties::{InvalidProperty, Properties};
+
+pub const DESCRIPTION: Description = Description {
+    about: "In the memory of the container, gone with it: for tests and caches.",
+    fields: &[],
+    without_effect: &[],
+};
 
 /// # Errors
 /// None: there is no metadata to be wrong.

@@ -34,6 +34,7 @@ mod connection_string;
 mod connections;
 mod database;
 mod failure;
+mod fields;
 mod options;
 mod schema;
 mod session;
@@ -51,10 +52,17 @@ use self::database::Database;
 use self::options::Options;
 use self::work::{Read, Transaction, Write};
 use super::etag_mismatch;
+use crate::field::Description;
 use crate::properties::{InvalidProperty, Properties};
 
+pub const DESCRIPTION: Description = Description {
+    about: "Tables in a PostgreSQL database, as Dapr's store of this version has them: both may use one database.",
+    fields: fields::FIELDS,
+    without_effect: &[],
+};
+
 /// # Errors
-/// The metadata is malformed, or asks for what is not supported yet.
+/// The metadata is malformed.
 pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
     Ok(Arc::new(Postgresql { database: Database::new(Options::new(properties)?) }))
 }

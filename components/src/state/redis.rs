@@ -28,6 +28,7 @@ mod address;
 mod answer;
 mod connection;
 mod dialler;
+mod fields;
 mod node;
 mod options;
 mod renewable;
@@ -52,10 +53,28 @@ use self::node::{Lane, REPLICATION_TIMEOUT};
 use self::options::Options;
 use super::ttl::Ttl;
 use super::{etag_invalid, etag_mismatch};
+use crate::field::Description;
 use crate::properties::{InvalidProperty, Properties};
 
+pub const DESCRIPTION: Description = Description {
+    about: "A Redis server, a cluster, or the master that sentinels name, with values as Dapr's store has them. \
+            [redis.md](redis.md) has more on TLS, clusters and what happens when a master falls.",
+    fields: fields::FIELDS,
+    // There is no pool: all guests share a connection to each server, and one for strong writes.
+    without_effect: &[
+        "poolSize",
+        "minIdleConns",
+        "maxConnAge",
+        "poolTimeout",
+        "idleTimeout",
+        "idleCheckFrequency",
+        "queryIndexes",
+        "maxRetryBackoff",
+    ],
+};
+
 /// # Errors
-/// The metadata is malformed, or asks for what is not supported yet.
+/// The metadata is malformed.
 pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, InvalidProperty> {
     Ok(Arc::new(Redis::new(&Options::new(properties)?)))
 }

@@ -29,7 +29,14 @@ use self::schema::Statements;
 use self::worker::Worker;
 use super::ttl::{self, Ttl};
 use super::{check_uuid_etag, etag_mismatch};
+use crate::field::Description;
 use crate::properties::{InvalidProperty, Properties};
+
+pub const DESCRIPTION: Description = Description {
+    about: "A file in the container, with the tables that Dapr's store has in it: both may use one file.",
+    fields: options::FIELDS,
+    without_effect: &[],
+};
 
 /// # Errors
 /// The metadata is malformed.

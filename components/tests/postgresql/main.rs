@@ -115,8 +115,12 @@ async fn read(store: &Store) -> Result<GetResponse, Error> {
 
 /// Statements of Dapr's store, with the table's name and the time to live that it writes into them.
 mod dapr {
+    /// Of two that create one table at the same time, one may be told that it is there.
     pub(super) const TABLES: &str = "
-        CREATE TABLE IF NOT EXISTS dapr_metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+        DO $$ BEGIN
+          CREATE TABLE IF NOT EXISTS dapr_metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+        EXCEPTION WHEN unique_violation OR duplicate_object OR duplicate_table THEN NULL;
+        END $$;
         CREATE TABLE IF NOT EXISTS {}state (
           key text NOT NULL PRIMARY KEY,
           value bytea NOT NULL,
@@ -413,6 +417,22 @@ async fn a_set_whose_connection_breaks_is_sent_again() {
     sql(&lock, "COMMIT").await;
     write.await.unwrap().unwrap();
     assert_eq!(get(&*store, "z").await.data, "two");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_not_to_be_had_in_time_is_unavailable_and_nothing_is_written() {
+    let tables = Tables::new();
+    let address = format!("{} options='-c lock_timeout=100ms'", tables.server.connection_string());
+    let store = tables.store(&[("connectionString", &address)]);
+    store.transact(vec![upsert("free", "one"), upsert("held", "one")]).await.unwrap();
+    let lock = connect(&tables.server).await;
+    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = 'held' FOR UPDATE", tables.prefix)).await;
+    let error = store.transact(vec![upsert("free", "two"), upsert("held", "two")]).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unavailable, "{error}");
+    assert!(error.message.contains("55P03"), "{error}");
+    sql(&lock, "COMMIT").await;
+    assert_eq!(get(&*store, "free").await.data, "one");
+    store.transact(vec![upsert("free", "two"), upsert("held", "two")]).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use host_abi::error::ErrorClass;
 use host_abi::state::{Operation, StateStore};
 use testbed::redis::{RedisCluster, RedisServer};
 
-use crate::counter::count_through;
+use crate::counter::{Counter, Writes, count_through};
 use crate::outages::{IMPATIENT, goes_out_once};
 use crate::support::{delete_request, get, set_request, store};
 use crate::{class, hash, strong, with_etag};
@@ -116,19 +116,31 @@ async fn a_conditional_write_without_an_answer_is_not_sent_again() {
     goes_out_once(&*store_on(&cluster, &IMPATIENT), &cluster.servers[cluster.master_of("z")]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_masters_fall_loses_nothing_and_writes_nothing_twice() {
-    let mut cluster = RedisCluster::start(1);
+/// Counts on a key whose master falls.
+pub(crate) async fn count_through_a_fall(cluster: &mut RedisCluster, store: Arc<dyn StateStore>, writes: Writes) {
     // Slot 5061: the first server's, which has a replica.
     let key = "bar";
     assert_eq!(cluster.master_of(key), 0);
-    let store = store_on(&cluster, &[]);
     let fall = |cluster: &mut RedisCluster| {
         cluster.servers[0].stop();
         cluster.await_master(3);
     };
-    count_through(store, key, &mut cluster, |cluster| &cluster.servers[0], fall).await;
+    count_through(Counter::new(store, key, writes), cluster, |cluster| &cluster.servers[0], fall).await;
     assert_eq!(cluster.master_of(key), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masters_fall_loses_nothing_and_writes_nothing_twice() {
+    let mut cluster = RedisCluster::start(1);
+    let store = store_on(&cluster, &[]);
+    count_through_a_fall(&mut cluster, store, Writes::Sets).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masters_fall_in_the_middle_of_transactions_leaves_each_whole_or_undone() {
+    let mut cluster = RedisCluster::start(1);
+    let store = store_on(&cluster, &[]);
+    count_through_a_fall(&mut cluster, store, Writes::Transactions).await;
 }
 
 #[tokio::test]

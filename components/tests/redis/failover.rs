@@ -7,7 +7,7 @@ use host_abi::error::ErrorClass;
 use host_abi::state::StateStore;
 use testbed::redis::WatchedRedis;
 
-use crate::counter::count_through;
+use crate::counter::{Counter, Writes, count_through};
 use crate::outages::{IMPATIENT, goes_out_once};
 use crate::support::{get, set_request, store};
 use crate::{class, hash, strong, with_etag};
@@ -35,15 +35,27 @@ async fn a_conditional_write_without_an_answer_is_not_sent_again() {
     goes_out_once(&*store_at(&watched.sentinel.host(), &IMPATIENT), &watched.servers[0]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_masters_fall_loses_nothing_and_writes_nothing_twice() {
-    let mut watched = WatchedRedis::start();
-    let store = store_at(&watched.sentinel.host(), &[]);
+/// Counts on a key whose master falls.
+pub(crate) async fn count_through_a_fall(watched: &mut WatchedRedis, store: Arc<dyn StateStore>, writes: Writes) {
     let fall = |watched: &mut WatchedRedis| {
         watched.servers[0].stop();
         watched.await_other_master(0);
     };
-    count_through(store, "z", &mut watched, |watched| &watched.servers[0], fall).await;
+    count_through(Counter::new(store, "z", writes), watched, |watched| &watched.servers[0], fall).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masters_fall_loses_nothing_and_writes_nothing_twice() {
+    let mut watched = WatchedRedis::start();
+    let store = store_at(&watched.sentinel.host(), &[]);
+    count_through_a_fall(&mut watched, store, Writes::Sets).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masters_fall_in_the_middle_of_transactions_leaves_each_whole_or_undone() {
+    let mut watched = WatchedRedis::start();
+    let store = store_at(&watched.sentinel.host(), &[]);
+    count_through_a_fall(&mut watched, store, Writes::Transactions).await;
 }
 
 #[tokio::test]

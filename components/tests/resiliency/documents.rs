@@ -1,6 +1,6 @@
 //! Resiliency documents, good and bad.
 
-use crate::load;
+use crate::{load, log};
 
 const CACHE: &str = "kind: Component\nmetadata: {name: cache}\nspec: {type: state.in-memory}\n";
 
@@ -42,7 +42,13 @@ spec:
       not-there:
         inbound: {timeout: general, retry: serviceRetry}
 ";
-    assert!(load(&format!("{CACHE}---{document}")).is_ok());
+    let warnings = log::warnings(|| assert!(load(&format!("{CACHE}---{document}")).is_ok()));
+    // What would have an effect elsewhere, and has none here.
+    for target in ["apps", "actors"] {
+        assert!(warnings.contains(&format!("`spec.targets.{target}` has no effect")), "{warnings}");
+    }
+    assert!(warnings.lines().all(|line| line.contains("c.yaml: document 2, line 5")), "{warnings}");
+    assert_eq!(warnings.lines().count(), 2, "{warnings}");
 }
 
 #[test]

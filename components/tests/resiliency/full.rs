@@ -49,3 +49,52 @@ fn a_full_disk_refuses_writes_whole_and_answers_reads() {
         });
     });
 }
+
+/// Nothing that a database could make smaller.
+#[cfg(feature = "postgresql")]
+fn incompressible(bytes: usize) -> Vec<u8> {
+    let mut state: u32 = 1;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+#[cfg(feature = "postgresql")]
+#[test]
+fn a_postgresql_without_room_refuses_writes_whole_and_answers_reads_until_there_is_some() {
+    use testbed::postgresql::{self, PostgresqlServer};
+
+    let (mounts, folder) = (Mounts::unshare().unwrap(), tempfile::tempdir().unwrap());
+    mounts.small_disk(folder.path(), 16 << 20).unwrap();
+    let [tables, ballast] = ["tables", "ballast"].map(|name| folder.path().join(name));
+    // The server sees what the thread that starts it sees.
+    let server = mounts.within(|| {
+        std::fs::create_dir(&tables).unwrap();
+        postgresql::give_away(&tables);
+        std::fs::write(&ballast, vec![0; 12 << 20]).unwrap();
+        PostgresqlServer::start()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = server.connection_string();
+        let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", tables.display());
+        client.batch_execute(&tablespace).await.unwrap();
+        let address = format!("{address} options='-c default_tablespace=small'");
+        let store = store("state.postgresql v2", &[("connectionString", &address)]);
+        let large = incompressible(6 << 20);
+        store.set(set_request("one", "before")).await.unwrap();
+        let message = unavailable(in_time(store.set(set_request("one", &large))).await);
+        assert!(message.contains("53100"), "{message}");
+        unavailable(in_time(store.transact(vec![upsert("one", "after"), upsert("two", &large)])).await);
+        assert_eq!(get(&*store, "one").await.data, "before");
+        assert_eq!(get(&*store, "two").await.etag, None);
+        mounts.within(|| std::fs::remove_file(&ballast).unwrap());
+        store.transact(vec![upsert("one", "after"), upsert("two", &large)]).await.unwrap();
+        assert_eq!(get(&*store, "one").await.data, "after");
+        assert!(get(&*store, "two").await.data == large);
+    });
+}

@@ -5,6 +5,8 @@
 mod documents;
 mod full;
 mod init;
+#[path = "../support/log.rs"]
+mod log;
 mod lost_answers;
 mod outages;
 mod policies;

@@ -23,6 +23,8 @@ macro_rules! on_stores {
     };
 }
 
+mod interoperability;
+
 pub(super) fn cases() -> Vec<Case> {
     let of_every_store = on_stores! {
         StoreKind::ALL;
@@ -61,11 +63,11 @@ pub(super) fn cases() -> Vec<Case> {
         [StoreKind::Redis];
         the_layout_in_redis_is_daprs,
         an_app_id_is_the_prefix_of_its_keys,
-        what_another_application_wrote_is_read,
         a_server_that_is_down_is_an_error_until_it_is_back,
         guests_that_wait_for_a_server_hold_up_nobody,
     };
-    of_every_store.chain(of_stores_with_an_expiry_column).chain(of_redis).collect()
+    let of_one_process = of_every_store.chain(of_stores_with_an_expiry_column).chain(of_redis);
+    of_one_process.chain(interoperability::cases()).collect()
 }
 
 fn case<F>(kind: StoreKind, name: &str, body: impl Fn(State) -> F + Send + Sync + Copy + 'static) -> Case
@@ -422,14 +424,6 @@ async fn an_app_id_is_the_prefix_of_its_keys(mut state: State) -> anyhow::Result
     state.store = Store::for_app(StoreKind::Redis, &app)?;
     state.succeed(&[]).await?;
     ensure!(hash(&mut state, "myapp||z")? == version("value", "1"));
-    Ok(())
-}
-
-async fn what_another_application_wrote_is_read(mut state: State) -> anyhow::Result<()> {
-    state.store.redis()?.command::<()>(&["HSET", "key", "data", "theirs", "version", "41"]);
-    ensure!(state.item("key").await? == Item { data: "theirs".to_owned(), etag: Some("41".to_owned()) });
-    state.succeed(&["set", "key", "ours", "--etag", "41"]).await?;
-    ensure!(hash(&mut state, "key")? == version("ours", "42"));
     Ok(())
 }
 

@@ -49,21 +49,20 @@ impl Certificates {
         fs::read_to_string(self.path(name)).expect("PEM file")
     }
 
-    /// Of a `redis-server` that serves TLS on `port`.
-    pub(super) fn arguments(&self, port: u16) -> [String; 10] {
-        let file = |name| self.path(name).to_str().expect("UTF-8").to_owned();
-        [
-            "--tls-port".into(),
-            port.to_string(),
-            "--tls-cert-file".into(),
-            file("server.pem"),
-            "--tls-key-file".into(),
-            file("server.key"),
-            "--tls-ca-cert-file".into(),
-            file("ca.pem"),
-            "--tls-auth-clients".into(),
-            "yes".into(),
-        ]
+    /// Of a `redis-server` that serves TLS, and speaks it to other servers, to which it is a client.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let files = [
+            ("--tls-cert-file", "server.pem"),
+            ("--tls-key-file", "server.key"),
+            ("--tls-client-cert-file", "client.pem"),
+            ("--tls-client-key-file", "client.key"),
+            ("--tls-ca-cert-file", "ca.pem"),
+        ];
+        let path = |name| self.path(name).to_str().expect("UTF-8").to_owned();
+        let files = files.map(|(option, name)| [option.to_owned(), path(name)]);
+        let switches = ["--tls-auth-clients", "--tls-replication", "--tls-cluster"];
+        let switches = switches.map(|option| [option.to_owned(), "yes".to_owned()]);
+        files.into_iter().chain(switches).flatten().collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A cluster of real servers.
 
-use super::{RedisServer, free_port, until};
+use super::{Certificates, RedisServer, free_port, until};
 
 const SLOTS: usize = 16384;
 const MASTERS: usize = 3;
@@ -14,7 +14,19 @@ impl RedisCluster {
     /// # Panics
     /// `redis-server` is not installed or does not start, or the servers do not come together.
     pub fn start(replicas: usize) -> Self {
-        let servers: Vec<RedisServer> = (0..MASTERS + replicas).map(|_| member()).collect();
+        Self::start_over(None, replicas)
+    }
+
+    /// Its servers serve TLS as well, and use it among themselves.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with_tls(certificates: &Certificates, replicas: usize) -> Self {
+        Self::start_over(Some(certificates), replicas)
+    }
+
+    fn start_over(certificates: Option<&Certificates>, replicas: usize) -> Self {
+        let servers: Vec<RedisServer> = (0..MASTERS + replicas).map(|_| member(certificates)).collect();
         let cluster = Self { servers };
         for (number, server) in cluster.servers.iter().enumerate() {
             server.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
@@ -79,7 +91,7 @@ impl RedisCluster {
 impl RedisServer {
     fn meet(&self, other: &Self) {
         let [_, bus]: [String; 2] = other.command(&["CONFIG", "GET", "cluster-port"]);
-        self.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string(), &bus]);
+        self.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other.peer_port().to_string(), &bus]);
     }
 
     fn cluster_info(&self) -> String {
@@ -87,8 +99,9 @@ impl RedisServer {
     }
 }
 
-fn member() -> RedisServer {
+fn member(certificates: Option<&Certificates>) -> RedisServer {
     // The usual one, 10000 more than the port, may be none.
     let bus = free_port().expect("loopback port").to_string();
-    RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus])
+    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+    RedisServer::start_over(certificates, &arguments)
 }

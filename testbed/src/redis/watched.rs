@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use super::{CONFIGURATION, RedisServer, until};
+use super::{CONFIGURATION, Certificates, RedisServer, until};
 
 /// What the sentinel calls the master.
 const NAME: &str = "it";
@@ -19,18 +19,23 @@ impl WatchedRedis {
     /// # Panics
     /// `redis-server` is not installed or does not start, or the sentinel does not find the replica.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_over(None)
     }
 
-    /// `arguments` are more of the sentinel's own.
+    /// All three serve TLS as well, and use it among themselves.
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    pub fn start_with(arguments: &[&str]) -> Self {
-        let master = RedisServer::start();
-        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    pub fn start_with_tls(certificates: &Certificates) -> Self {
+        Self::start_over(Some(certificates))
+    }
+
+    fn start_over(certificates: Option<&Certificates>) -> Self {
+        let master = RedisServer::start_over(certificates, &[]);
+        let port = master.peer_port().to_string();
+        let replica = RedisServer::start_over(certificates, &["--replicaof", "127.0.0.1", &port]);
         until("the replica follows", || replica.info("replication").contains("master_link_status:up"));
-        let watched = Self { sentinel: sentinel(&master, arguments), servers: [master, replica] };
+        let watched = Self { sentinel: sentinel(&master, certificates), servers: [master, replica] };
         until("the sentinel finds the replica", || watched.sentinel.info("sentinel").contains("slaves=1"));
         watched
     }
@@ -45,7 +50,7 @@ impl WatchedRedis {
     /// There is none.
     pub fn master(&self) -> usize {
         let (_, port): (String, u16) = self.sentinel.command(&["SENTINEL", "get-master-addr-by-name", NAME]);
-        self.servers.iter().position(|server| server.port() == port).expect("one of the two")
+        self.servers.iter().position(|server| server.peer_port() == port).expect("one of the two")
     }
 
     /// Has the sentinel make the master a replica and the replica a master.
@@ -72,14 +77,14 @@ impl WatchedRedis {
     }
 }
 
-fn sentinel(master: &RedisServer, arguments: &[&str]) -> RedisServer {
+fn sentinel(master: &RedisServer, certificates: Option<&Certificates>) -> RedisServer {
     let folder = TempDir::new().expect("temporary folder");
-    let port = master.port();
+    let port = master.peer_port();
     let configuration = format!(
         "sentinel monitor {NAME} 127.0.0.1 {port} 1\n\
          sentinel down-after-milliseconds {NAME} 500\n\
          sentinel failover-timeout {NAME} 2000\n"
     );
     fs::write(folder.path().join(CONFIGURATION), configuration).expect("configuration of the sentinel");
-    RedisServer::start_in(folder, &[&["--sentinel"], arguments].concat())
+    RedisServer::start_in(folder, certificates, &["--sentinel"])
 }

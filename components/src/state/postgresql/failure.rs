@@ -38,7 +38,12 @@ impl Failure {
 
     /// Whether nothing was sent, or the server undid what was.
     pub(super) fn is_without_effect(&self) -> bool {
-        matches!(self, Self::Connect(_)) || self.is_conflict()
+        let is_refusal = |error: &Error| error.code().is_some_and(|code| is_refusal_for_now(code.code()));
+        match self {
+            Self::Connect(_) => true,
+            Self::Statement(error) => self.is_conflict() || is_refusal(error),
+            Self::Unexpected(_) => false,
+        }
     }
 
     /// Whether two transactions were in each other's way: the server undid this one, which may be tried again.
@@ -80,11 +85,18 @@ fn class_of_code(code: &str) -> ErrorClass {
         "28000" | "28P01" | "42501" => ErrorClass::PermissionDenied,
         // A key with a zero byte, or a character that the database has no place for, or too long for an index.
         "22021" | "22P05" | "54000" => ErrorClass::InvalidArgument,
-        // Read-only, cancelled, too many connections; of the other classes, the connection and the server going down.
-        "25006" | "57014" | "53300" => ErrorClass::Unavailable,
+        code if is_refusal_for_now(code) => ErrorClass::Unavailable,
+        // Cancelled, a disk that fails; of the other classes, the connection and the server going down.
+        "57014" | "58030" => ErrorClass::Unavailable,
         code if code.starts_with("08") || code.starts_with("57P") => ErrorClass::Unavailable,
         _ => ErrorClass::Internal,
     }
+}
+
+/// Read-only, a lock that is not to be had, and the class of what runs out: disk, memory, connections. The server undid
+/// what had begun.
+fn is_refusal_for_now(code: &str) -> bool {
+    matches!(code, "25006" | "55P03") || code.starts_with("53")
 }
 
 fn is_lost(error: &Error) -> bool {

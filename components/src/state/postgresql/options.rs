@@ -1,7 +1,4 @@
-//! The metadata of the component, with the defaults and units of Dapr.
-//!
-//! Source: dapr/components-contrib `common/authentication/postgresql/metadata.go` and
-//! `state/postgresql/v2/metadata.go`.
+//! What the metadata of the component comes to.
 
 use std::path::PathBuf;
 use std::thread;
@@ -11,15 +8,14 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use super::connection_string::{Parameters, cannot_be_used};
+use super::fields;
 use super::tls::{SslMode, Tls};
 use crate::duration::GoDuration;
+use crate::field::Field;
 use crate::properties::{InvalidProperty, Properties};
 use crate::state::sql;
 
 const FEWEST_CONNECTIONS: usize = 4;
-/// That of Go's driver.
-const DEFAULT_MAX_IDLE_TIME: Duration = Duration::from_secs(30 * 60);
-const DEFAULT_CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
 
 pub(super) struct Options {
     pub(super) config: Config,
@@ -40,22 +36,17 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
-        for name in ["useAzureAD", "useAWSIAM"] {
-            if properties.flag(name) {
-                return Err(InvalidProperty::Unsupported(name));
-            }
-        }
         let mut parameters = parameters(properties)?;
         let tls = tls(&mut parameters)?;
         let config = parameters.into_config()?;
         let over_tcp = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_)));
-        let table_prefix = properties.text("tablePrefix").unwrap_or_default();
-        check_identifier("tablePrefix", &format!("{table_prefix}state"))?;
-        let metadata_table = properties.text("metadataTableName").unwrap_or("dapr_metadata");
-        check_identifier("metadataTableName", metadata_table)?;
-        let max_connections = properties.integer::<i64>("maxConns")?.and_then(|count| usize::try_from(count).ok());
-        let max_idle_time = properties.duration("connectionMaxIdleTime", sql::BARE_UNIT)?;
-        let cleanup_interval = sql::cleanup_interval(properties)?;
+        let table_prefix = properties.text(&fields::TABLE_PREFIX).unwrap_or_default();
+        check_identifier(&fields::TABLE_PREFIX, &format!("{table_prefix}state"))?;
+        let metadata_table = properties.required(&fields::METADATA_TABLE_NAME)?;
+        check_identifier(&fields::METADATA_TABLE_NAME, metadata_table)?;
+        let max_connections = properties.integer::<i64>(&fields::MAX_CONNS)?;
+        let max_connections = max_connections.and_then(|count| usize::try_from(count).ok());
+        let max_idle_time = properties.duration(&fields::MAX_IDLE_TIME)?.and_then(GoDuration::positive);
         Ok(Self {
             config,
             // As libpq: there is no TLS on Unix sockets, whatever the mode.
@@ -64,8 +55,8 @@ impl Options {
             metadata_table: metadata_table.to_owned(),
             timeout: sql::timeout(properties)?,
             max_connections: max_connections.filter(|&count| count > 0).unwrap_or_else(default_max_connections),
-            max_idle_time: max_idle_time.and_then(GoDuration::positive).unwrap_or(DEFAULT_MAX_IDLE_TIME),
-            cleanup_interval: cleanup_interval.map_or(Some(DEFAULT_CLEANUP_INTERVAL), GoDuration::positive),
+            max_idle_time: max_idle_time.or(fields::MAX_IDLE_TIME.default_duration()).unwrap_or_default(),
+            cleanup_interval: properties.duration(&fields::CLEANUP_INTERVAL)?.and_then(GoDuration::positive),
             prepares: prepares(properties)?,
         })
     }
@@ -83,22 +74,22 @@ impl Options {
 
 /// The connection string, and what stands in its place or overrides it.
 fn parameters(properties: &Properties) -> Result<Parameters, InvalidProperty> {
-    const OVERRIDES: [(&str, &str); 7] = [
-        ("host", "host"),
-        ("hostaddr", "hostaddr"),
-        ("port", "port"),
-        ("database", "dbname"),
-        ("user", "user"),
-        ("password", "password"),
-        ("sslRootCert", "sslrootcert"),
+    const OVERRIDES: [(&Field, &str); 7] = [
+        (&fields::HOST, "host"),
+        (&fields::HOSTADDR, "hostaddr"),
+        (&fields::PORT, "port"),
+        (&fields::DATABASE, "dbname"),
+        (&fields::USER, "user"),
+        (&fields::PASSWORD, "password"),
+        (&fields::SSL_ROOT_CERT, "sslrootcert"),
     ];
-    let text = properties.text("connectionString").or_else(|| properties.text("url"));
-    if text.is_none() && OVERRIDES.iter().all(|(name, _)| properties.text(name).is_none()) {
-        return Err(InvalidProperty::Missing("connectionString"));
+    let text = properties.text(&fields::CONNECTION_STRING);
+    if text.is_none() && OVERRIDES.iter().all(|(field, _)| properties.text(field).is_none()) {
+        return Err(InvalidProperty::Missing(fields::CONNECTION_STRING.name));
     }
     let mut parameters = Parameters::parse(text.unwrap_or_default())?;
-    for (name, keyword) in OVERRIDES {
-        if let Some(value) = properties.text(name) {
+    for (field, keyword) in OVERRIDES {
+        if let Some(value) = properties.text(field) {
             parameters.set(keyword, value.to_owned());
         }
     }
@@ -118,7 +109,7 @@ fn tls(parameters: &mut Parameters) -> Result<Tls, InvalidProperty> {
 }
 
 /// A name that PostgreSQL takes without quotes, perhaps after that of a schema.
-fn check_identifier(property: &'static str, identifier: &str) -> Result<(), InvalidProperty> {
+fn check_identifier(field: &Field, identifier: &str) -> Result<(), InvalidProperty> {
     let is_name = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -127,7 +118,7 @@ fn check_identifier(property: &'static str, identifier: &str) -> Result<(), Inva
         return Ok(());
     }
     let expected = "of letters, digits and `_`, no digit first, after `schema.` if need be";
-    Err(InvalidProperty::Malformed { name: property, expected })
+    Err(InvalidProperty::Malformed { name: field.name, expected })
 }
 
 fn default_max_connections() -> usize {
@@ -137,10 +128,10 @@ fn default_max_connections() -> usize {
 /// Dapr's other modes differ in how Go's driver finds out types, which are known here.
 fn prepares(properties: &Properties) -> Result<bool, InvalidProperty> {
     const MODES: &str = "`cache_statement`, `cache_describe`, `describe_exec`, `exec` or `simple_protocol`";
-    match properties.text("queryExecMode") {
-        None | Some("cache_statement") => Ok(true),
-        Some("cache_describe" | "describe_exec" | "exec" | "simple_protocol") => Ok(false),
-        Some(_) => Err(InvalidProperty::Malformed { name: "queryExecMode", expected: MODES }),
+    match properties.required(&fields::QUERY_EXEC_MODE)? {
+        "cache_statement" => Ok(true),
+        "cache_describe" | "describe_exec" | "exec" | "simple_protocol" => Ok(false),
+        _ => Err(InvalidProperty::Malformed { name: fields::QUERY_EXEC_MODE.name, expected: MODES }),
     }
 }
 
@@ -209,8 +200,6 @@ mod tests {
             ("timeout", "500ms"),
             ("queryExecMode", "fast"),
             ("maxConns", "many"),
-            ("useAzureAD", "true"),
-            ("useAWSIAM", "true"),
             ("connectionString", "host=db sslpassword=secret"),
         ] {
             let error = options(&[(name, value)]).err().expect(name).to_string();

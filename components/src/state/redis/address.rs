@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::fields;
 use crate::properties::{InvalidProperty, Properties};
 
 const DEFAULT_PORT: u16 = 6379;
@@ -15,14 +16,14 @@ pub(super) struct Address {
 impl Address {
     /// `redisHost`: one address, or several with commas between them. Each has its port, else `redisPort`, else 6379.
     pub(super) fn list(properties: &Properties) -> Result<Vec<Self>, InvalidProperty> {
-        let written = properties.required("redisHost")?;
-        let port = properties.integer::<u16>("redisPort")?.filter(|&port| port != 0);
+        let written = properties.required(&fields::HOST)?;
+        let port = properties.integer::<u16>(&fields::PORT)?.filter(|&port| port != 0);
         written.split(',').map(|address| Self::parse(address.trim(), port)).collect()
     }
 
     /// A host in brackets is an IPv6 address; without brackets it has no port.
     fn parse(written: &str, other_port: Option<u16>) -> Result<Self, InvalidProperty> {
-        let malformed = InvalidProperty::Malformed { name: "redisHost", expected: "`host:port`" };
+        let malformed = InvalidProperty::Malformed { name: fields::HOST.name, expected: "`host:port`" };
         let (host, port) = match written.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
                 (host, Some(port.parse().map_err(|_| malformed.clone())?))

@@ -1,4 +1,4 @@
-//! The metadata of the component, with the defaults and units of Dapr; docs/redis.md has what each of them means here.
+//! What the metadata of the component comes to.
 //!
 //! Source: dapr/components-contrib `common/component/redis/settings.go`, `redis.go` and `v9client.go`.
 
@@ -8,17 +8,10 @@ use redis::RedisConnectionInfo;
 
 use super::address::Address;
 use super::dialler::Dialler;
-use super::tls;
+use super::{fields, tls};
 use crate::duration::GoDuration;
+use crate::field::Field;
 use crate::properties::{InvalidProperty, Properties};
-
-const DEFAULT_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(3);
-const DEFAULT_MAX_RETRIES: u32 = 3;
-const DEFAULT_SHORTEST_PAUSE: Duration = Duration::from_millis(8);
-const DEFAULT_LONGEST_PAUSE: Duration = Duration::from_millis(512);
-/// What an integer without a unit counts.
-const BARE_UNIT: Duration = Duration::from_millis(1);
 
 pub(super) struct Options {
     /// At least one; of servers, or of sentinels.
@@ -46,7 +39,6 @@ pub(super) struct Retries {
 
 impl Options {
     pub(super) fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
-        refuse_unsupported(properties)?;
         let discovery = discovery(properties)?;
         let addresses = Address::list(properties)?;
         if matches!(discovery, Discovery::None) && addresses.len() > 1 {
@@ -55,15 +47,15 @@ impl Options {
         }
         let database = match discovery {
             Discovery::Cluster => 0,
-            _ => properties.integer("redisDB")?.unwrap_or_default(),
+            _ => properties.integer(&fields::DATABASE)?.unwrap_or_default(),
         };
-        let timeout = |name| properties.duration(name, BARE_UNIT);
-        let read_timeout = timeout_or(timeout("readTimeout")?, Some(DEFAULT_READ_TIMEOUT));
-        let write_timeout = timeout_or(timeout("writeTimeout")?, read_timeout);
+        let read_timeout = timeout_or(properties, &fields::READ_TIMEOUT, fields::READ_TIMEOUT.default_duration())?;
+        let write_timeout = timeout_or(properties, &fields::WRITE_TIMEOUT, read_timeout)?;
+        let dial_timeout = properties.duration(&fields::DIAL_TIMEOUT)?.and_then(GoDuration::positive);
         let dialler = Dialler {
-            login: login(properties, "redisUsername", "redisPassword").set_db(database),
+            login: login(properties, &fields::USERNAME, &fields::PASSWORD).set_db(database),
             tls: tls::connector(properties)?,
-            timeout: timeout("dialTimeout")?.and_then(GoDuration::positive).unwrap_or(DEFAULT_DIAL_TIMEOUT),
+            timeout: dial_timeout.or(fields::DIAL_TIMEOUT.default_duration()).unwrap_or_default(),
             response_timeout: read_timeout.zip(write_timeout).map(|(read, write)| read.max(write)),
         };
         Ok(Self { addresses, discovery, dialler, retries: Retries::new(properties)? })
@@ -72,55 +64,47 @@ impl Options {
 
 impl Retries {
     fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
-        let most = match properties.integer::<i64>("redisMaxRetries")? {
-            None => properties.integer("maxRetries")?,
+        let most = match properties.integer::<i64>(&fields::MAX_RETRIES)? {
+            Some(0) => Properties::default().integer(&fields::MAX_RETRIES)?,
             most => most,
         };
-        let pause = |name, default| -> Result<Duration, InvalidProperty> {
-            let pause = timeout_or(properties.duration(name, BARE_UNIT)?, Some(default));
-            Ok(pause.unwrap_or(Duration::ZERO))
+        let pause = |field: &Field| -> Result<Duration, InvalidProperty> {
+            Ok(timeout_or(properties, field, field.default_duration())?.unwrap_or_default())
         };
         Ok(Self {
-            most: match most.unwrap_or_default() {
-                0 => DEFAULT_MAX_RETRIES,
-                retries => u32::try_from(retries).unwrap_or_default(),
-            },
-            shortest_pause: pause("redisMinRetryInterval", DEFAULT_SHORTEST_PAUSE)?,
-            longest_pause: pause("redisMaxRetryInterval", DEFAULT_LONGEST_PAUSE)?,
+            most: most.and_then(|most| u32::try_from(most).ok()).unwrap_or_default(),
+            shortest_pause: pause(&fields::MIN_RETRY_INTERVAL)?,
+            longest_pause: pause(&fields::MAX_RETRY_INTERVAL)?,
         })
     }
 }
 
 /// As Dapr's client reads one: absent or zero is the default, below zero is none at all.
-fn timeout_or(timeout: Option<GoDuration>, default: Option<Duration>) -> Option<Duration> {
-    match timeout {
+fn timeout_or(
+    properties: &Properties,
+    field: &Field,
+    default: Option<Duration>,
+) -> Result<Option<Duration>, InvalidProperty> {
+    Ok(match properties.duration(field)? {
         Some(GoDuration::Negative) => None,
-        Some(GoDuration::NonNegative(timeout)) if !timeout.is_zero() => Some(timeout),
-        _ => default,
-    }
-}
-
-fn refuse_unsupported(properties: &Properties) -> Result<(), InvalidProperty> {
-    match ["useEntraID", "useAzureAD", "useOIDC"].into_iter().find(|name| properties.flag(name)) {
-        Some(name) => Err(InvalidProperty::Unsupported(name)),
-        None => Ok(()),
-    }
+        timeout => timeout.and_then(GoDuration::positive).or(default),
+    })
 }
 
 fn discovery(properties: &Properties) -> Result<Discovery, InvalidProperty> {
-    if properties.flag("failover") {
-        let master = properties.required("sentinelMasterName")?.to_owned();
-        return Ok(Discovery::Sentinels { master, login: login(properties, "sentinelUsername", "sentinelPassword") });
+    if properties.flag(&fields::FAILOVER) {
+        let master = properties.required(&fields::SENTINEL_MASTER_NAME)?.to_owned();
+        let login = login(properties, &fields::SENTINEL_USERNAME, &fields::SENTINEL_PASSWORD);
+        return Ok(Discovery::Sentinels { master, login });
     }
-    match properties.text("redisType") {
-        None => Ok(Discovery::None),
-        Some(kind) if kind.eq_ignore_ascii_case("node") => Ok(Discovery::None),
-        Some(kind) if kind.eq_ignore_ascii_case("cluster") => Ok(Discovery::Cluster),
-        Some(_) => Err(InvalidProperty::Malformed { name: "redisType", expected: "`node` or `cluster`" }),
+    match properties.required(&fields::TYPE)? {
+        kind if kind.eq_ignore_ascii_case("node") => Ok(Discovery::None),
+        kind if kind.eq_ignore_ascii_case("cluster") => Ok(Discovery::Cluster),
+        _ => Err(InvalidProperty::Malformed { name: fields::TYPE.name, expected: "`node` or `cluster`" }),
     }
 }
 
-fn login(properties: &Properties, username: &str, password: &str) -> RedisConnectionInfo {
+fn login(properties: &Properties, username: &Field, password: &Field) -> RedisConnectionInfo {
     let mut login = RedisConnectionInfo::default();
     if let Some(username) = properties.text(username) {
         login = login.set_username(username);
@@ -208,7 +192,6 @@ mod tests {
     fn what_cannot_be_is_named() {
         assert!(error(&[("failover", "true")]).contains("sentinelMasterName"));
         assert!(error(&[("redisType", "both")]).contains("redisType"));
-        assert!(error(&[("useEntraID", "true")]).contains("not supported yet"));
     }
 
     #[test]

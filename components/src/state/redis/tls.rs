@@ -15,18 +15,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
+use super::fields;
 use crate::properties::{InvalidProperty, Properties};
 
 /// None without `enableTLS`.
 pub(super) fn connector(properties: &Properties) -> Result<Option<TlsConnector>, InvalidProperty> {
-    if !properties.flag("enableTLS") {
+    if !properties.flag(&fields::ENABLE_TLS) {
         return Ok(None);
     }
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| InvalidProperty::Other(error.to_string()))?;
-    let builder = if properties.flag("insecureSkipTLSVerify") {
+    let builder = if properties.flag(&fields::SKIP_VERIFY) {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
     } else {
         builder.with_root_certificates(roots()?)
@@ -35,7 +36,7 @@ pub(super) fn connector(properties: &Properties) -> Result<Option<TlsConnector>,
         None => builder.with_no_client_auth(),
         // What the error says may hold parts of the key.
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|_| InvalidProperty::Malformed {
-            name: "clientKey",
+            name: fields::CLIENT_KEY.name,
             expected: "the private key of `clientCert`, of RSA or ECDSA or Ed25519",
         })?,
     };
@@ -57,15 +58,15 @@ fn roots() -> Result<RootCertStore, InvalidProperty> {
 type ClientCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn client_certificate(properties: &Properties) -> Result<Option<ClientCertificate>, InvalidProperty> {
-    let (Some(chain), Some(key)) = (properties.text("clientCert"), properties.text("clientKey")) else {
+    let (Some(chain), Some(key)) = (properties.text(&fields::CLIENT_CERT), properties.text(&fields::CLIENT_KEY)) else {
         return Ok(None);
     };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap_or_default();
     if chain.is_empty() {
-        return Err(InvalidProperty::Malformed { name: "clientCert", expected: "certificates in PEM" });
+        return Err(InvalidProperty::Malformed { name: fields::CLIENT_CERT.name, expected: "certificates in PEM" });
     }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|_| InvalidProperty::Malformed { name: "clientKey", expected: "a private key in PEM" })?;
+        .map_err(|_| InvalidProperty::Malformed { name: fields::CLIENT_KEY.name, expected: "a private key in PEM" })?;
     Ok(Some((chain, key)))
 }
 

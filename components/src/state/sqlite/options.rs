@@ -6,10 +6,28 @@
 use std::time::Duration;
 
 use crate::duration::GoDuration;
+use crate::field::{Field, fields};
 use crate::properties::{InvalidProperty, Properties};
 use crate::state::sql;
 
-const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+fields! {
+    pub(super) FIELDS {
+        CONNECTION_STRING = Field::text(
+            "connectionString",
+            "the file, as a path or a [URI](https://www.sqlite.org/uri.html); `:memory:` is none. `_pragma` in it is \
+             refused",
+        ).also(&["url"]).required();
+        TABLE_NAME = Field::text("tableName", "the table of the values").or("state");
+        METADATA_TABLE_NAME = Field::text("metadataTableName", "the table of what was migrated and cleaned up").or("metadata");
+        TIMEOUT = sql::TIMEOUT;
+        BUSY_TIMEOUT = Field::seconds(
+            "busyTimeout",
+            "how long a call waits for a database that another process has locked; zero and below: not at all",
+        ).or("2s");
+        DISABLE_WAL = Field::flag("disableWAL", "`true`: no write-ahead log, for file systems of a network");
+        CLEANUP_INTERVAL = sql::CLEANUP_INTERVAL.or("0s");
+    }
+}
 
 pub(super) struct Options {
     /// A URI filename, <https://www.sqlite.org/uri.html>.
@@ -27,40 +45,36 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
-        let connection = properties.text("connectionString").or_else(|| properties.text("url"));
-        let connection = connection.ok_or(InvalidProperty::Missing("connectionString"))?;
+        let connection = properties.required(&CONNECTION_STRING)?;
         if connection.contains("_pragma=") {
             let message = "`_pragma` in `connectionString` is not supported: use `busyTimeout` and `disableWAL`";
             return Err(InvalidProperty::Other(message.to_owned()));
         }
         let is_uri = connection.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
         let in_memory = connection[if is_uri { 5 } else { 0 }..].to_ascii_lowercase().starts_with(":memory:");
-        let busy_timeout = properties.duration("busyTimeout", sql::BARE_UNIT)?;
+        let positive = |field| properties.duration(field).map(|duration| duration.and_then(GoDuration::positive));
         Ok(Self {
             uri: if is_uri { connection.to_owned() } else { format!("file:{connection}") },
             journal_mode: match () {
                 () if in_memory => "MEMORY",
-                () if properties.flag("disableWAL") => "DELETE",
+                () if properties.flag(&DISABLE_WAL) => "DELETE",
                 () => "WAL",
             },
-            table: identifier(properties, "tableName", "state")?,
-            metadata_table: identifier(properties, "metadataTableName", "metadata")?,
+            table: identifier(properties, &TABLE_NAME)?,
+            metadata_table: identifier(properties, &METADATA_TABLE_NAME)?,
             timeout: sql::timeout(properties)?,
-            busy_timeout: match busy_timeout {
-                None => DEFAULT_BUSY_TIMEOUT,
-                Some(timeout) => timeout.positive().unwrap_or_default(),
-            },
-            cleanup_interval: sql::cleanup_interval(properties)?.and_then(GoDuration::positive),
+            busy_timeout: positive(&BUSY_TIMEOUT)?.unwrap_or_default(),
+            cleanup_interval: positive(&CLEANUP_INTERVAL)?,
         })
     }
 }
 
-fn identifier(properties: &Properties, name: &'static str, default: &'static str) -> Result<String, InvalidProperty> {
-    let identifier = properties.text(name).unwrap_or(default);
+fn identifier(properties: &Properties, field: &Field) -> Result<String, InvalidProperty> {
+    let identifier = properties.required(field)?;
     if identifier.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         Ok(identifier.to_owned())
     } else {
-        Err(InvalidProperty::Malformed { name, expected: "of letters, digits and `_`" })
+        Err(InvalidProperty::Malformed { name: field.name, expected: "of letters, digits and `_`" })
     }
 }
 
