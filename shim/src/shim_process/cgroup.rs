@@ -28,6 +28,8 @@ use files::Folder;
 
 /// A process that waits in the kernel for a disk or a network file system cannot be frozen until that has answered.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
+/// A process with much memory, on a busy node, takes its time to die. containerd waits for five seconds at most.
+const DEATH_PATIENCE: Duration = Duration::from_secs(4);
 /// systemd may be busy.
 const VANISH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -124,7 +126,20 @@ impl Cgroup {
         self.kill(Signal::KILL);
         // Who is frozen does not die.
         let _ = self.thaw();
-        if self.vanishes() { self.vanished().await } else { self.remove_folders() }
+        if self.vanishes() {
+            return self.vanished().await;
+        }
+        self.emptied().await;
+        self.remove_folders()
+    }
+
+    /// Kills until nobody is left: a cgroup with a process cannot be removed.
+    async fn emptied(&self) {
+        let deadline = Instant::now() + DEATH_PATIENCE;
+        while !self.pids().is_empty() && Instant::now() < deadline {
+            self.kill(Signal::KILL);
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn vanished(&self) -> anyhow::Result<()> {
