@@ -2,6 +2,7 @@
 
 mod config;
 mod guest;
+mod read_only;
 mod stop;
 mod streams;
 mod wasi;

@@ -30,6 +30,7 @@ pub struct Image {
     environment: Vec<String>,
     working_dir: String,
     user: String,
+    stop_signal: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +65,7 @@ impl Image {
             environment: Vec::new(),
             working_dir: "/".to_owned(),
             user: "0:0".to_owned(),
+            stop_signal: None,
         }
     }
 
@@ -103,6 +105,12 @@ impl Image {
     /// Who the container's process is, such as `1000:1000`; root unless told.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
+        self
+    }
+
+    /// What the container is to be stopped with, such as `SIGINT`; SIGTERM unless told.
+    pub fn stop_signal(mut self, signal: impl Into<String>) -> Self {
+        self.stop_signal = Some(signal.into());
         self
     }
 
@@ -162,12 +170,13 @@ impl Image {
     }
 
     fn configuration(&self, layer: &Blob) -> Result<ImageConfiguration, OciSpecError> {
-        let config = ConfigBuilder::default()
+        let mut config = ConfigBuilder::default()
             .entrypoint(self.entrypoint.clone())
             .env(self.environment.clone())
             .working_dir(self.working_dir.clone())
             .user(self.user.clone())
             .build()?;
+        config.set_stop_signal(self.stop_signal.clone());
         ImageConfigurationBuilder::default()
             .architecture(Arch::default())
             .os(Os::Linux)

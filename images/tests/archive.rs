@@ -40,6 +40,7 @@ fn example() -> Image {
         .environment_variable("NAME", "value")
         .working_dir("/data")
         .user("1000:1000")
+        .stop_signal("SIGINT")
 }
 
 #[test]
@@ -65,6 +66,7 @@ fn an_archive_leads_from_its_name_to_every_file() {
     assert_eq!(config.env().as_deref(), Some(&["NAME=value".to_owned()][..]));
     assert_eq!(config.working_dir().as_deref(), Some("/data"));
     assert_eq!(config.user().as_deref(), Some("1000:1000"));
+    assert_eq!(config.stop_signal().as_deref(), Some("SIGINT"));
 
     let files = unpack(blob(layer.digest()));
     assert_eq!(files["hello.wasm"], b"\0asm");

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use images::Image;
 use support::{ENGINES, HELLO, Node, engine, guest, wasm_image};
 
@@ -114,6 +116,46 @@ fn components_that_cannot_be_are_refused_with_all_their_faults() {
     ];
     node.import(&image("localhost/test/twice:1", &twice));
     node.run(&[], "localhost/test/twice:1", "twice", &[]).assert_refused(&["same", "b.yaml"]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_create_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
+    let node = Node::start();
+    for name in ENGINES {
+        // Found out inside the namespaces, once there is a cgroup.
+        let impossible = "--mount=type=no-such-file-system,src=none,dst=/data";
+        let failed = node.run(&[&engine(name), impossible], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+        failed.assert_refused(&["failed to prepare rootfs"]);
+        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+        assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{name}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_volume_that_is_not_there_is_named() {
+    let node = Node::start();
+    let missing = "--mount=type=bind,src=/nowhere/at/all,dst=/data,options=rbind:ro";
+    node.run(&[missing], HELLO, "missing", &["/hello.wasm"]).assert_refused(&[
+        "/nowhere/at/all",
+        "/data",
+        "No such file or directory",
+    ]);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_guest_host_that_dies_while_it_makes_a_container_is_said_to_have_done_so() {
+    let node = Node::start();
+    let program = node.containerd.folder().join("guest-host");
+    std::fs::write(&program, "#!/bin/sh\ndd count=1 of=/dev/null <&3\n").expect("a program");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    let operator = node.containerd.folder().join("operator.yaml");
+    std::fs::write(&operator, format!("guestHost: {}\n", program.display())).expect("a file");
+    let operator = format!("--runtime-config-path={}", operator.display());
+    node.run(&[&operator], HELLO, "dies", &["/hello.wasm", "echo", "hi"])
+        .assert_refused(&["the guest host ended before the container was ready"]);
     node.assert_nothing_left();
 }
 

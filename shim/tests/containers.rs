@@ -122,3 +122,66 @@ fn a_guest_sees_and_changes_the_files_of_its_root() {
         assert!(outside.status() != 0 && !outside.stdout().contains("root:"), "{name}: {}", outside.stdout());
     }
 }
+
+/// Prints the file `greeting` of the directory that it was given as `.`.
+const GREETS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open"
+      (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_prestat_get" (func $fd_prestat_get (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_prestat_dir_name"
+      (func $fd_prestat_dir_name (param i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "greeting")
+    (func $ok (param $errno i32) (if (local.get $errno) (then (call $proc_exit (local.get $errno)))))
+    (func $directory (result i32) (local $fd i32)
+      (local.set $fd (i32.const 3))
+      (loop $next
+        (call $ok (call $fd_prestat_get (local.get $fd) (i32.const 16)))
+        (if (i32.eq (i32.load (i32.const 20)) (i32.const 1))
+          (then
+            (call $ok (call $fd_prestat_dir_name (local.get $fd) (i32.const 24) (i32.const 1)))
+            (if (i32.eq (i32.load8_u (i32.const 24)) (i32.const 0x2e)) (then (return (local.get $fd))))))
+        (local.set $fd (i32.add (local.get $fd) (i32.const 1)))
+        (br $next))
+      (unreachable))
+    (func (export "_start")
+      (call $ok (call $path_open (call $directory) (i32.const 0) (i32.const 64) (i32.const 8) (i32.const 0)
+        (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 0)))
+      (i32.store (i32.const 8) (i32.const 128))
+      (i32.store (i32.const 12) (i32.const 100))
+      (call $ok (call $fd_read (i32.load (i32.const 0)) (i32.const 8) (i32.const 1) (i32.const 12)))
+      (call $ok (call $fd_write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 4)))))"#;
+
+#[test]
+fn a_guest_finds_its_working_directory() {
+    let node = Node::start();
+    node.import(
+        &Image::new("localhost/test/folders:1")
+            .file("/hello.wasm", support::guest("hello"))
+            .file("/greets.wasm", wat::parse_str(GREETS).expect("a valid module"))
+            .file("/data/greeting", "good day\n")
+            .file("/other/greeting", "good night\n")
+            .working_dir("/data")
+            .entrypoint(["/greets.wasm"]),
+    );
+    for name in ENGINES {
+        for (place, options, folder, greeting) in
+            [("image", &[][..], "/data", "good day\n"), ("spec", &["--cwd=/other"], "/other", "good night\n")]
+        {
+            let engine = engine(name);
+            let options = [options, &[&engine]].concat();
+            let run = |kind: &str, words: &[&str]| {
+                let run = node.run(&options, "localhost/test/folders:1", &format!("{name}-{place}-{kind}"), words);
+                assert_eq!(run.status(), 0, "{name}: {}", run.stderr());
+                run.stdout()
+            };
+            assert_eq!(run("dot", &["/greets.wasm"]), greeting, "{name}");
+            assert!(run("pwd", &["/hello.wasm", "env"]).lines().any(|line| line == format!("PWD={folder}")), "{name}");
+            // Absolute paths start at the root all the same.
+            assert_eq!(run("absolute", &["/hello.wasm", "cat", "/other/greeting"]), "good night\n", "{name}");
+        }
+    }
+}

@@ -2,12 +2,13 @@
 
 mod support;
 
-use std::fs;
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use images::Image;
 use k8s_cri::v1::{
@@ -15,9 +16,13 @@ use k8s_cri::v1::{
     LinuxContainerSecurityContext, LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption,
     PodSandboxConfig,
 };
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::io::ioctl_fionread;
 use support::{ENGINES, HELLO, guest, programs};
-use testbed::containerd::Containerd;
-use testbed::pods::{Kubelet, Pod, container};
+use testbed::containerd::{Containerd, PATIENCE};
+use testbed::pods::{Container, Kubelet, Pod, container};
 
 const HTTP: &str = "localhost/dapr-wasm/http:dev";
 const BUSYBOX: &str = "localhost/test/busybox:1";
@@ -100,12 +105,16 @@ fn assert_nothing_left(node: &Kubelet) {
 }
 
 fn get(node: &Kubelet, address: IpAddr, path: &str) -> String {
+    try_get(node, address, path).expect("an answer")
+}
+
+fn try_get(node: &Kubelet, address: IpAddr, path: &str) -> io::Result<String> {
     let connect = || TcpStream::connect(SocketAddr::new(address, HTTP_PORT));
-    let mut stream = node.containerd.network().within(connect).expect("the guest listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").expect("a request");
+    let mut stream = node.containerd.network().within(connect)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[test]
@@ -129,6 +138,58 @@ fn a_wasm_container_with_a_memory_limit_runs_logs_and_stops_within_its_grace_per
         daemon.remove().expect("the container is removed");
         end(&node, pod);
     }
+}
+
+#[test]
+fn a_guest_is_stopped_by_the_signal_that_its_image_names() {
+    let node = node();
+    let pod = node.run(node.pod("signals")).expect("a pod");
+    for (signal, code) in [("SIGINT", 130), ("SIGQUIT", 131), ("SIGRTMIN+3", 165)] {
+        let image = format!("localhost/test/{}:1", signal.replace('+', "-").to_lowercase());
+        let hello = Image::new(&image).file("/hello.wasm", guest("hello")).entrypoint(["/hello.wasm"]);
+        node.import(&image, &hello.stop_signal(signal));
+        for &engine in ENGINES {
+            let container = pod.start(wasm(engine, engine, &image, &["/hello.wasm", "daemon"])).expect("a container");
+            container.stop(3600).expect("the container stops");
+            assert_eq!(container.exited().exit_code, code, "{engine}: {signal}");
+        }
+    }
+    end(&node, pod);
+}
+
+#[test]
+fn a_guest_that_still_answers_at_the_end_of_its_grace_period_is_killed() {
+    let node = node();
+    for &engine in ENGINES {
+        let pod = node.run(node.pod(engine)).expect("a pod");
+        let container = pod.start(http("http", engine)).expect("a container");
+        let address = pod.ip().expect("an address");
+        let endless = thread::scope(|scope| {
+            let endless = scope.spawn(|| try_get(&node, address, "/spin"));
+            let cpu = || container.stats().ok()?.cpu?.usage_core_nano_seconds.map(|used| used.value);
+            // The guest is at work.
+            while cpu().is_none_or(|used| used < 500_000_000) {}
+            container.stop(1).expect("the container stops");
+            endless.join().expect("no panic")
+        });
+        assert!(endless.is_err() || endless.is_ok_and(|answer| answer.is_empty()), "{engine}");
+        assert_eq!(container.exited().exit_code, 137, "{engine}");
+        end(&node, pod);
+    }
+}
+
+#[test]
+fn a_guest_over_its_memory_limit_is_oom_killed() {
+    let node = node();
+    let pod = node.run(node.pod("memory")).expect("a pod");
+    for &engine in ENGINES {
+        let mut config = hello(engine, engine, &["allocate", "512"]);
+        let limits = LinuxContainerResources { memory_limit_in_bytes: 128 << 20, ..Default::default() };
+        linux(&mut config).resources = Some(limits);
+        let status = pod.start(config).expect("a container").exited();
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "{engine}");
+    }
+    end(&node, pod);
 }
 
 #[test]
@@ -356,7 +417,8 @@ fn a_read_only_root_stays_as_it_is() {
         let write = pod.start(config).expect("a container");
         assert_eq!(write.exited().exit_code, 1, "{engine}");
         let log = write.log();
-        assert!(log.iter().any(|line| line.text.contains("/file")), "{engine}: {log:?}");
+        let reason = "/file: Read-only file system";
+        assert!(log.iter().any(|line| line.text.contains(reason)), "{engine}: {log:?}");
     }
     end(&node, pod);
 }
@@ -452,6 +514,65 @@ fn a_container_that_ends_is_run_again_in_the_same_pod() {
             assert_eq!((status.exit_code, status.reason.as_str()), (attempt, reason), "{engine}");
             container.remove().expect("the container is removed");
         }
+    }
+    end(&node, pod);
+}
+
+fn pid(node: &Kubelet, container: &Container) -> i32 {
+    let tasks = String::from_utf8(node.containerd.ctr(&["task", "ls"]).stdout).expect("text");
+    let task = tasks.lines().find(|line| line.starts_with(&container.id)).expect("a task");
+    task.split_whitespace().nth(1).and_then(|pid| pid.parse().ok()).expect("a pid")
+}
+
+/// What a container has written and nobody has read.
+fn unread(node: &Kubelet, container: &Container) -> u64 {
+    let io = node.containerd.folder().join("state/io.containerd.grpc.v1.cri/containers").join(&container.id).join("io");
+    let folder = fs::read_dir(io).expect("its streams").next().expect("a folder").expect("an entry").path();
+    let fifo =
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(folder.join(format!("{}-stdout", container.id)));
+    ioctl_fionread(fifo.expect("a FIFO")).expect("a number of bytes")
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn pods_go_on_while_containerd_is_away_and_no_line_nor_exit_code_of_theirs_is_lost() {
+    let node = node();
+    let pod = node.run(node.pod("survivor")).expect("a pod");
+    let start = |config| pod.start(config).expect("a container");
+    let daemons: Vec<_> = ENGINES.iter().map(|engine| start(hello(engine, engine, &["daemon"]))).collect();
+    let spins: Vec<_> = ENGINES.iter().map(|engine| start(hello("ends", engine, &["spin"]))).collect();
+    let spinning: Vec<i32> = spins.iter().map(|spin| pid(&node, spin)).collect();
+    for daemon in &daemons {
+        daemon.wait_for_line("running for 0 s");
+    }
+
+    node.containerd.stop();
+    for pid in spinning {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("a guest host");
+        wait_until("the guest ends", || !Path::new(&format!("/proc/{pid}")).exists());
+    }
+    for daemon in &daemons {
+        wait_until("the guest goes on", || unread(&node, daemon) > 0);
+    }
+    node.containerd.start_again();
+
+    wait_until("CRI answers", || daemons[0].status().is_ok());
+    for daemon in &daemons {
+        daemon.wait_for_line("running for 4 s");
+        let lines: Vec<_> = daemon.log().into_iter().take(5).map(|line| line.text).collect();
+        assert_eq!(lines, [0, 1, 2, 3, 4].map(|second| format!("running for {second} s")));
+        daemon.stop(3600).expect("the container stops");
+        assert_eq!(daemon.exited().exit_code, 143);
+    }
+    for spin in &spins {
+        assert_eq!(spin.exited().exit_code, 143);
     }
     end(&node, pod);
 }

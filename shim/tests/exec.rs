@@ -2,13 +2,16 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use serde_json::{Value, json};
 use support::events::Events;
 use support::task_client::{context, refusal};
 use support::terminal::Terminal;
@@ -25,6 +28,7 @@ fn node() -> Node {
         node.import(
             &Image::new(name)
                 .file("/hello.wasm", guest("hello"))
+                .file("/nothing.wasm", wat::parse_str(r#"(module (func (export "_start")))"#).expect("a module"))
                 .file("/bin/busybox", busybox())
                 .file("/text", "just a text\n")
                 .user(user)
@@ -49,7 +53,11 @@ impl Node {
 
     /// Registers a process without starting it.
     fn add_exec(&self, container: &str, exec_id: &str, arguments: &[&str]) -> Result<(), (Code, String)> {
-        let process = serde_json::json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        self.add_process(container, exec_id, &json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}}))
+    }
+
+    /// The same with everything that an OCI specification can say of it.
+    fn add_process(&self, container: &str, exec_id: &str, process: &Value) -> Result<(), (Code, String)> {
         let request = ExecProcessRequest {
             id: container.to_owned(),
             exec_id: exec_id.to_owned(),
@@ -91,6 +99,28 @@ fn a_wasm_file_runs_beside_the_guest_on_the_container_s_engine() {
         assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
     }
     node.assert_nothing_left();
+}
+
+#[test]
+fn a_wasm_file_of_its_own_is_compiled_for_the_engine_of_the_container() {
+    let node = node();
+    let cache = node.containerd.folder().join("cache");
+    let operator = node.containerd.folder().join("operator.yaml");
+    fs::write(&operator, format!("artifactCache: {{folder: {}}}\n", cache.display())).expect("a file");
+    let operator = format!("--runtime-config-path={}", operator.display());
+    for name in ENGINES {
+        node.start_detached(&[&engine(name), &operator], TOOLS, name, &["/hello.wasm", "daemon"]);
+        let before = files(&cache);
+        assert_eq!(node.exec(name, &["/nothing.wasm"]).status(), 0, "{name}");
+        let compiled: Vec<_> = files(&cache).difference(&before).cloned().collect();
+        assert!(matches!(&compiled[..], [artifact] if artifact.starts_with(name)), "{name}: {compiled:?}");
+        node.end(name, "SIGKILL");
+    }
+}
+
+fn files(folder: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(folder).expect("a folder").map(|file| file.expect("an entry").file_name());
+    files.filter_map(|name| name.into_string().ok()).collect()
 }
 
 #[test]
@@ -155,6 +185,34 @@ fn a_guest_has_the_rights_that_a_linux_program_in_its_place_has() {
         node.end(&native, "SIGKILL");
         node.end(name, "SIGKILL");
     }
+}
+
+/// What a process may have at most, by the kernel's words for it.
+fn resource_limits(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process")
+}
+
+#[test]
+fn a_guest_has_the_resource_limits_that_a_linux_program_in_its_place_has() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "native", &["/bin/busybox", "sleep", "1000"]);
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    assert_eq!(resource_limits(node.pid("guest")), resource_limits(node.pid("native")));
+    let process = |arguments: &[&str]| {
+        let limit = json!({"type": "RLIMIT_NOFILE", "soft": 345, "hard": 456});
+        json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}, "rlimits": [limit]})
+    };
+    for (exec_id, arguments) in
+        [("wasm", ["/hello.wasm", "daemon"].as_slice()), ("linux", &["/bin/busybox", "sleep", "9"])]
+    {
+        node.add_process("guest", exec_id, &process(arguments)).expect("a process to start");
+        let pid = node.start_exec("guest", exec_id).expect("a running process").cast_signed();
+        let limits = resource_limits(pid);
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["345", "456"], "{exec_id}");
+    }
+    node.end("native", "SIGKILL");
+    node.end("guest", "SIGKILL");
 }
 
 #[test]

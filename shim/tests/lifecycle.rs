@@ -33,6 +33,26 @@ fn sigterm_ends_a_guest_wherever_it_is_with_143() {
 }
 
 #[test]
+fn every_other_signal_that_ends_programs_ends_a_guest_with_its_number() {
+    let node = Node::start();
+    for name in ENGINES {
+        for (signal, code) in [
+            ("SIGHUP", 129),
+            ("SIGINT", 130),
+            ("SIGQUIT", 131),
+            ("SIGUSR1", 138),
+            ("SIGUSR2", 140),
+            ("SIGRTMIN+3", 165),
+        ] {
+            let container = format!("{name}-{code}");
+            node.start_detached(&[&engine(name)], HELLO, &container, &["/hello.wasm", "spin"]);
+            assert_eq!(node.end(&container, signal), code, "{name}: {signal}");
+        }
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
 fn events_come_in_the_order_of_a_container_s_life() {
     let node = Node::start();
     let mut events = Events::of(&node);

@@ -115,6 +115,50 @@ fn the_figures_of_a_container_that_ended_are_there_until_it_is_removed() {
     assert!(used(&node, "ended").cpu_nanoseconds > 0);
 }
 
+/// The bytes that a container's cgroup counts as written to disks, as its shim says it.
+fn written(node: &Node, container: &str) -> u64 {
+    let stats = node.stats(container).expect("figures");
+    if is_cgroup_v2() {
+        let metrics = MetricsV2::parse_from_bytes(&stats.value).expect("containerd's message");
+        metrics.io.usage.iter().map(|disk| disk.wbytes).sum()
+    } else {
+        let metrics = MetricsV1::parse_from_bytes(&stats.value).expect("containerd's message");
+        let entries = metrics.blkio.io_service_bytes_recursive.iter();
+        entries.filter(|entry| entry.op == "Write").map(|entry| entry.value).sum()
+    }
+}
+
+/// The same in the kernel's own words: on cgroup v1 not every disk is counted.
+fn written_to_the_kernel(node: &Node, container: &str) -> u64 {
+    let text = value(node, container, "blkio/blkio.throttle.io_service_bytes_recursive", "io.stat");
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let words = text.split_whitespace().collect::<Vec<_>>();
+    if is_cgroup_v2() {
+        words.iter().filter_map(|word| word.strip_prefix("wbytes=")).map(number).sum()
+    } else {
+        words.windows(2).filter(|pair| pair[0] == "Write").map(|pair| number(pair[1])).sum()
+    }
+}
+
+#[test]
+fn what_a_container_writes_to_a_disk_is_counted() {
+    let node = Node::start();
+    import_tools(&node);
+    // A temporary folder may be memory.
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder on a disk");
+    let volume = format!("--mount=type=bind,src={},dst=/disk,options=rbind:rw", folder.path().display());
+    let write = "busybox dd if=/dev/zero of=/disk/file bs=64k count=16 oflag=direct 2>&1; exec sleep 1000";
+    let mut command = node.run_command(&[&volume], TOOLS, "writes", &["/bin/sh", "-c", write]);
+    let mut ctr = command.stdout(Stdio::piped()).spawn().expect("ctr");
+    let mut lines = BufReader::new(ctr.stdout.take().expect("a pipe")).lines();
+    let said = lines.find_map(|line| line.ok().filter(|line| line.contains("records out"))).expect("what was written");
+    let counted = written(&node, "writes");
+    assert_eq!(counted, written_to_the_kernel(&node, "writes"), "{said}");
+    assert!(!is_cgroup_v2() || counted >= MIB, "{counted}");
+    assert_done(&node.ctr(&["task", "kill", "-s", "SIGKILL", "writes"]));
+    assert_eq!(ctr.wait().expect("ctr ends").code(), Some(137));
+}
+
 #[test]
 fn a_paused_container_stands_still_until_it_is_resumed() {
     let node = Node::start();
@@ -358,12 +402,38 @@ fn a_container_cannot_reach_the_node_s_disks() {
     let disks = fs::read_dir("/sys/block").expect("disks").map(|disk| disk.expect("an entry").path());
     let text = |path: PathBuf| fs::read_to_string(path).expect("text").trim().to_owned();
     let disk = disks.into_iter().find(|disk| text(disk.join("size")) != "0").expect("a disk");
-    let disk = text(disk.join("dev")).replace(':', " ");
-    for folder in ["", "/dev"] {
-        let script = format!("busybox mknod {folder}/disk b {disk}; busybox head -c 1 {folder}/disk 2>&1");
-        let run = node.run(&[], TOOLS, "native", &["/bin/sh", "-c", &script]);
+    let disk = text(disk.join("dev"));
+    let disk = disk.split_once(':').map(|(major, minor)| (major.to_owned(), minor.to_owned())).expect("two numbers");
+    // A volume with device nodes: in the folder itself, and in a mount below it.
+    let folder = node.containerd.folder().join("volume");
+    let below = folder.join("below");
+    for folder in [&folder, &below] {
+        fs::create_dir(folder).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(folder).status();
+        assert!(mounted.expect("mount").success());
+        let made = Command::new("mknod").arg(folder.join("disk")).args(["b", disk.0.as_str(), &disk.1]).status();
+        assert!(made.expect("mknod").success());
+    }
+    let volume = format!("--mount=type=bind,src={},dst=/volume,options=rbind:rw", folder.display());
+    for folder in ["", "/dev", "/volume", "/volume/below"] {
+        let script = format!("[ -e {folder}/disk ] || busybox mknod {folder}/disk b {} {};", disk.0, disk.1);
+        let script = format!("{script} busybox head -c 1 {folder}/disk 2>&1");
+        let run = node.run(&[&volume], TOOLS, "native", &["/bin/sh", "-c", &script]);
         let printed = run.stdout();
         let refused = ["Permission denied", "Operation not permitted", "No such file"];
         assert!(refused.iter().any(|words| printed.contains(words)), "{folder}: {printed} {}", run.stderr());
     }
+    let unmounted = Command::new("umount").arg("--recursive").arg(&folder).status();
+    assert!(unmounted.expect("umount").success());
+}
+
+/// As `ctr run --privileged` says it, and Kubernetes' `privileged: true`.
+#[test]
+fn a_container_that_may_have_every_device_has_those_of_its_volumes() {
+    let node = Node::start();
+    import_tools(&node);
+    let options = ["--privileged", "--mount=type=bind,src=/dev,dst=/node-dev,options=rbind:rw"];
+    let run =
+        node.run(&options, TOOLS, "native", &["/bin/sh", "-c", "busybox head -c 3 /node-dev/zero | busybox wc -c"]);
+    assert_eq!((run.stdout().trim(), run.status()), ("3", 0), "{}", run.stderr());
 }

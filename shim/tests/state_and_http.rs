@@ -5,9 +5,12 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
 use images::Image;
 use support::{ENGINES, HELLO, Node, engine, guest};
+use testbed::containerd::PATIENCE;
 use testbed::redis::RedisServer;
 
 const STATE: &str = "localhost/dapr-wasm/state:dev";
@@ -205,6 +208,85 @@ fn an_http_guest_answers_counts_and_ends_on_sigterm() {
         }
         assert!(request(port, "GET /trap HTTP/1.1").starts_with("HTTP/1.1 500"), "{name}");
         assert!(request(port, "GET / HTTP/1.1").starts_with("HTTP/1.1 200"), "{name}: after a trap");
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+/// Asks a guest for what only this test's own server can give, and hands over that server's end of the connection
+/// and what waits for the answer.
+fn ask_for_something_slow(port: u16) -> (TcpStream, thread::JoinHandle<String>) {
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = upstream.local_addr().expect("an address");
+    let answer = thread::spawn(move || request(port, &format!("GET /upstream?url=http://{address}/ HTTP/1.1")));
+    (upstream.accept().expect("the guest's own request").0, answer)
+}
+
+fn wait_until_connections_are_refused(port: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        assert!(Instant::now() < deadline, "the guest still takes connections");
+    }
+}
+
+#[test]
+fn a_guest_that_is_told_to_end_takes_no_new_requests_and_answers_the_one_it_has() {
+    let node = Node::start();
+    node.import(&image(HTTP, "http", "http"));
+    for name in ENGINES {
+        let port = free_port();
+        let port_option = format!("--annotation=dapr.wasm/port={port}");
+        node.start_detached(&["--net-host", &engine(name), &port_option], HTTP, name, &[]);
+        let (mut upstream, answer) = ask_for_something_slow(port);
+        assert_eq!(node.ctr(&["task", "kill", "-s", "SIGTERM", name]).status(), 0, "{name}");
+        wait_until_connections_are_refused(port);
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").expect("the guest waits for it");
+        let answer = answer.join().expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("late"), "{name}: {answer}");
+        assert_eq!(node.exit_code(name), 143, "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_requests_in_flight() {
+    let node = Node::start();
+    node.import(&image(HTTP, "http", "http"));
+    for name in ENGINES {
+        let port = free_port();
+        let port_option = format!("--annotation=dapr.wasm/port={port}");
+        node.start_detached(&["--net-host", &engine(name), &port_option], HTTP, name, &[]);
+        let (_upstream, answer) = ask_for_something_slow(port);
+        assert_eq!(node.ctr(&["task", "kill", "-s", "SIGTERM", name]).status(), 0, "{name}");
+        wait_until_connections_are_refused(port);
+        assert_eq!(node.end(name, "SIGINT"), 143, "{name}: the first one's");
+        assert_eq!(answer.join().expect("no panic"), "", "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn one_more_process_of_a_container_has_its_components() {
+    let node = Node::start();
+    node.import(
+        &Image::new(STATE)
+            .file("/http.wasm", guest("http"))
+            .file("/state.wasm", guest("state"))
+            .file("/config.yaml", "wasmPath: /http.wasm\ntrigger: http\ncomponentPath: /components\n")
+            .directory("/components")
+            .entrypoint(["/http.wasm"]),
+    );
+    let components = components(&node, "state.sqlite", "connectionString", "/data/state.db");
+    for name in ENGINES {
+        let data = node.containerd.folder().join(name);
+        std::fs::create_dir(&data).expect("a folder");
+        let port = free_port();
+        let port_option = format!("--annotation=dapr.wasm/port={port}");
+        let options = ["--net-host", &engine(name), &components, &bind(&data, "/data", "rw"), &port_option];
+        node.start_detached(&options, STATE, name, &[]);
+        assert!(request(port, "GET /visits HTTP/1.1").starts_with("HTTP/1.1 200"), "{name}");
+        let exec = node.ctr(&["task", "exec", "--exec-id", "more", name, "/state.wasm", "get", "visits"]);
+        assert_eq!((exec.stdout().trim_end(), exec.status()), ("1", 0), "{name}: {}", exec.stderr());
         assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
     }
     node.assert_nothing_left();

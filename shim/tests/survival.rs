@@ -54,7 +54,7 @@ fn what_a_killed_shim_leaves_is_removed_and_its_container_ends_with_137() {
 
 #[test]
 fn containers_go_on_while_containerd_is_away_and_what_happened_is_not_lost() {
-    let mut node = Node::start();
+    let node = Node::start();
     let log = |name: &str| node.containerd.folder().join(format!("{name}.log"));
     let logs: Vec<_> = ENGINES.iter().map(|name| log(name)).collect();
     for (name, log) in ENGINES.iter().zip(&logs) {
@@ -122,5 +122,18 @@ fn a_cache_on_a_full_disk_is_no_reason_not_to_run() {
     }
     let unmounted = Command::new("umount").arg(&cache).status();
     assert!(unmounted.expect("umount").success());
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_guest_is_told_that_its_disk_is_full_and_the_container_ends_as_any() {
+    let node = Node::start();
+    let text = "x".repeat(64 << 10);
+    for name in ENGINES {
+        let options = [&engine(name), "--mount=type=tmpfs,src=tmpfs,dst=/small,options=size=16k"];
+        let run = node.run(&options, HELLO, name, &["/hello.wasm", "write", "/small/file", &text]);
+        assert_eq!(run.status(), 1, "{name}: {}", run.stderr());
+        assert!(run.stderr().contains("/small/file: No space left on device"), "{name}: {}", run.stderr());
+    }
     node.assert_nothing_left();
 }

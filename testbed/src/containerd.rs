@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, process};
@@ -42,7 +43,7 @@ const KUBERNETES: &str = "k8s.io";
 ///
 /// Dropped, it takes all of that with it: tasks and shims that still run, mounts, cgroups, sockets and the folder.
 pub struct Containerd {
-    daemon: Child,
+    daemon: Mutex<Child>,
     environment: Vec<(String, String)>,
     network: Option<Network>,
     folder: TempDir,
@@ -105,11 +106,11 @@ impl Containerd {
         let path = search_path(programs);
         let environment: Vec<_> =
             environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let daemon = spawn(folder.path(), network.as_ref(), &path, &environment);
+        let daemon = Mutex::new(spawn(folder.path(), network.as_ref(), &path, &environment));
         let cgroup = format!("testbed-{}-{}", process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let namespace = if network.is_some() { KUBERNETES.to_owned() } else { cgroup.clone() };
         let foreign_sockets = shim_sockets();
-        let mut containerd = Self { daemon, environment, network, folder, namespace, cgroup, path, foreign_sockets };
+        let containerd = Self { daemon, environment, network, folder, namespace, cgroup, path, foreign_sockets };
         containerd.wait_until_it_answers();
         containerd
     }
@@ -119,8 +120,8 @@ impl Containerd {
     /// # Panics
     ///
     /// When it does not end.
-    pub fn stop(&mut self) {
-        terminate(&mut self.daemon).expect("the daemon ends");
+    pub fn stop(&self) {
+        terminate(&mut self.daemon()).expect("the daemon ends");
     }
 
     /// Starts the daemon again after [`stop`](Self::stop), and waits until it answers.
@@ -128,9 +129,13 @@ impl Containerd {
     /// # Panics
     ///
     /// As [`Containerd::start`].
-    pub fn start_again(&mut self) {
-        self.daemon = spawn(self.folder.path(), self.network.as_ref(), &self.path, &self.environment);
+    pub fn start_again(&self) {
+        *self.daemon() = spawn(self.folder.path(), self.network.as_ref(), &self.path, &self.environment);
         self.wait_until_it_answers();
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Child> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folder of everything below, removed with this value. Free for a test's own files.
@@ -255,7 +260,7 @@ impl Containerd {
     pub fn processes(&self) -> Vec<i32> {
         let address = self.address().display().to_string();
         let cgroup = format!("/{}/", self.cgroup);
-        let daemon = i32::try_from(self.daemon.id()).ok();
+        let daemon = i32::try_from(self.daemon().id()).ok();
         let is_ours = |&pid: &i32| {
             Some(pid) != daemon
                 && (arguments(pid).contains(&address)
@@ -318,10 +323,10 @@ impl Containerd {
         names.filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
     }
 
-    fn wait_until_it_answers(&mut self) {
+    fn wait_until_it_answers(&self) {
         let deadline = Instant::now() + PATIENCE;
         while !self.ctr(&["version"]).status.success() {
-            if let Some(status) = self.daemon.try_wait().expect("the state of containerd") {
+            if let Some(status) = self.daemon().try_wait().expect("the state of containerd") {
                 panic!("containerd ended: {status}\n{}", self.log());
             }
             assert!(Instant::now() < deadline, "containerd does not answer:\n{}", self.log());
@@ -330,8 +335,8 @@ impl Containerd {
     }
 
     /// The daemon first: it would start another shim to clean up after one that was killed.
-    fn end(&mut self) -> io::Result<()> {
-        terminate(&mut self.daemon)?;
+    fn end(&self) -> io::Result<()> {
+        terminate(&mut self.daemon())?;
         self.kill_processes();
         for mount in self.mounts() {
             umount2(&mount, MntFlags::MNT_DETACH)?;

@@ -2,6 +2,7 @@
 
 mod files;
 mod mended;
+mod refusals;
 mod tasks;
 
 use std::path::{Path, PathBuf};
@@ -88,6 +89,7 @@ fn path_of(host: &Path, preopens: &[Preopen]) -> anyhow::Result<PathBuf> {
 pub(super) fn imports(store: &mut impl AsStoreMut, wasi: &WasiFunctionEnv) -> Imports {
     let mut imports = generate_import_object_from_env(store, &wasi.env, WasiVersion::Snapshot1);
     mended::link(store, &mut imports, wasi);
+    refusals::link(store, &mut imports, wasi);
     imports
 }
 

@@ -1,5 +1,6 @@
 //! A guest in its store: its state, its memory and exports, and the host functions bound to it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
@@ -16,6 +17,8 @@ use crate::engine::{GuestConfig, Stop};
 
 pub(super) struct GuestState {
     pub(super) wasi: WasiP1Ctx,
+    /// The directories of the host that it was given, by their order.
+    pub(super) preopens: Vec<PathBuf>,
     host: Arc<HostContext>,
     pub(super) cancel: CancellationToken,
     /// There once the module's start function has returned.
@@ -35,7 +38,8 @@ struct Exports {
 impl GuestState {
     pub(super) fn new(config: GuestConfig) -> wasmtime::Result<Self> {
         let GuestConfig { wasi, host, cancel } = config;
-        Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None, allocating: false })
+        let preopens = wasi.preopens.iter().map(|preopen| preopen.host.clone()).collect();
+        Ok(Self { wasi: wasi::context(wasi)?, preopens, host, cancel, exports: None, allocating: false })
     }
 
     /// The guest's turn is over: it ends here if it was cancelled, and goes on once others had theirs.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use engines::engine::{Engine, Stop};
 use tempfile::TempDir;
@@ -15,6 +16,8 @@ for_every_engine! {
     a_read_only_file_can_be_read,
     a_folder_can_be_listed,
     files_can_be_renamed_and_removed,
+    a_read_only_file_system_says_so,
+    a_full_file_system_says_so,
     a_hard_link_is_kept_or_refused,
     links_inside_are_followed,
     the_working_directory_is_found_by_its_name,
@@ -30,6 +33,8 @@ const READDIR: u32 = 1 << 14;
 const CREATE: u32 = 1;
 const DIRECTORY: u32 = 2;
 const NOT_SUPPORTED: u32 = 58;
+const READ_ONLY: u32 = 69;
+const FULL: u32 = 51;
 
 /// A folder for the guest, `inside`, and beside it `secret`, which is none of its business.
 fn folders() -> TempDir {
@@ -135,6 +140,74 @@ async fn files_can_be_renamed_and_removed(engine: &dyn Engine) {
     run(engine, &inside, ["folder/moved", ""], remove).await.result.unwrap();
     run(engine, &inside, ["folder", ""], remove_folder).await.result.unwrap();
     assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+}
+
+/// A mount that goes with its test.
+struct Mounted(TempDir);
+
+impl Mounted {
+    fn small() -> Self {
+        let mount = Self(tempfile::tempdir().unwrap());
+        mount.mount(&["-t", "tmpfs", "-o", "size=16k", "tmpfs"]);
+        mount
+    }
+
+    fn read_only() -> Self {
+        let mount = Self::small();
+        fs::create_dir(mount.0.path().join("folder")).unwrap();
+        fs::write(mount.0.path().join("file"), "the content").unwrap();
+        mount.mount(&["-o", "remount,ro"]);
+        mount
+    }
+
+    fn mount(&self, options: &[&str]) {
+        let mounted = Command::new("mount").args(options).arg(self.0.path()).status();
+        assert!(mounted.unwrap().success(), "{options:?}");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+async fn a_read_only_file_system_says_so(engine: &dyn Engine) {
+    type Attempt = (&'static str, &'static str, fn(&str, &str) -> String);
+    let attempts: [Attempt; 8] = [
+        ("file", "", |file, _| format!("(call $open (call $root) {file} (i32.const 0) (i64.const {WRITE}))")),
+        ("new", "", |new, _| format!("(call $open (call $root) {new} (i32.const {CREATE}) (i64.const {WRITE}))")),
+        ("folder/new", "", |new, _| {
+            format!("(call $open (call $root) {new} (i32.const {CREATE}) (i64.const {WRITE}))")
+        }),
+        ("new", "", |new, _| format!("(call $path_create_directory (call $root) {new})")),
+        ("folder", "", |folder, _| format!("(call $path_remove_directory (call $root) {folder})")),
+        ("file", "", |file, _| format!("(call $path_unlink_file (call $root) {file})")),
+        ("file", "new", |file, new| format!("(call $path_rename (call $root) {file} (call $root) {new})")),
+        ("file", "new", |file, new| format!("(call $path_symlink {file} (call $root) {new})")),
+    ];
+    let mount = Mounted::read_only();
+    for (one, two, instructions) in attempts {
+        let ended =
+            run(engine, mount.0.path(), [one, two], |one, two| format!("(call $ok {})", instructions(one, two)));
+        let ended = ended.await;
+        assert!(matches!(ended.result, Err(Stop::Exit(READ_ONLY))), "{}: {ended:?}", instructions(one, two));
+    }
+    assert_eq!(run(engine, mount.0.path(), ["file", ""], print_file).await.stdout, "the content");
+}
+
+async fn a_full_file_system_says_so(engine: &dyn Engine) {
+    let write = |path: &str, _: &str| {
+        let text = "(i32.const 4096) (i32.const 60000)";
+        format!(
+            "(call $ok (call $open (call $root) {path} (i32.const {CREATE}) (i64.const {WRITE})))
+             (call $write (call $opened) {text})
+             (call $write (call $opened) {text})"
+        )
+    };
+    let mount = Mounted::small();
+    let ended = run(engine, mount.0.path(), ["new", ""], write).await;
+    assert!(matches!(ended.result, Err(Stop::Exit(FULL))), "{ended:?}");
 }
 
 async fn a_hard_link_is_kept_or_refused(engine: &dyn Engine) {

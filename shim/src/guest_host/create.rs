@@ -85,6 +85,9 @@ fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> a
     if let Some(mounts) = cgroup_mounts::replaced(spec)? {
         told.set_mounts(Some(mounts));
     }
+    if let Some(mounts) = told.mounts_mut() {
+        devices::confine_volumes(mounts, spec);
+    }
     if let Some(process) = told.process_mut() {
         devices::confine(process, spec);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
@@ -185,8 +185,9 @@ fn arguments(spec: &Spec) -> &[String] {
 fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow::Result<Guests> {
     let config = &program.config;
     let sources: Vec<&PathBuf> = program.node_components.iter().chain(&config.components).collect();
-    let variables = environment(spec).into_iter().map(|(name, value)| (name, value.into()));
-    let app = App { environment: variables.collect(), ..config.app.clone() };
+    let mut variables = environment(spec);
+    let values = variables.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+    let app = App { environment: values.collect(), ..config.app.clone() };
     let components = program.registry.load(&sources, &app)?;
     let host = HostContext {
         state_stores: components.state_stores,
@@ -197,20 +198,34 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
         Trigger::Command { .. } => rustix::io::dup(rustix::stdio::stdin())?,
         Trigger::Http { .. } => std::fs::File::open("/dev/null").context("the container has no /dev/null")?.into(),
     };
+    let mut preopens = vec![Preopen { host: "/".into(), guest: "/".to_owned() }];
+    set_working_directory(spec, &mut variables, &mut preopens);
     Ok(Guests {
         module,
         host: Arc::new(host),
         initializer: program.initializer,
         wasi: WasiConfig {
             args: config.args.clone(),
-            env: environment(spec),
+            env: variables,
             stdin: stdin.into(),
             stdout: rustix::io::dup(stdout())?.into(),
             stderr: rustix::io::dup(stderr())?.into(),
-            // Relative paths start there too: WASI preview 1 knows no working directory.
-            preopens: vec![Preopen { host: "/".into(), guest: "/".to_owned() }],
+            preopens,
         },
     })
+}
+
+/// WASI preview 1 knows no working directory. A guest gets it as its directory `.` and in the variable PWD, for the
+/// libraries that look there. To C's, all relative paths start at the root; as `/` comes after `.`, the absolute ones do too.
+fn set_working_directory(spec: &Spec, variables: &mut Vec<(String, String)>, preopens: &mut Vec<Preopen>) {
+    let directory = spec.process().as_ref().map_or(Path::new("/"), |process| process.cwd());
+    if directory == "/" {
+        return;
+    }
+    preopens.insert(0, Preopen { host: directory.to_owned(), guest: ".".to_owned() });
+    if !variables.iter().any(|(name, _)| name == "PWD") {
+        variables.push(("PWD".to_owned(), directory.display().to_string()));
+    }
 }
 
 fn environment(spec: &Spec) -> Vec<(String, String)> {

@@ -1,6 +1,6 @@
 //! The container's root, as seen from outside: the image decides every path and link in it, and none leads out.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,14 @@ struct Volume {
     source: PathBuf,
 }
 
+impl Volume {
+    /// libcontainer would not say which one is missing.
+    fn ensure_present(&self) -> anyhow::Result<()> {
+        let found = fs::metadata(&self.source).map(drop);
+        found.with_context(|| format!("cannot mount {} at {}", self.source.display(), self.destination.display()))
+    }
+}
+
 impl Rootfs {
     /// Mounts what containerd's snapshotter prepared onto `path`. On failure, nothing stays mounted.
     pub(super) fn mount(mounts: &[RootfsMount], path: &Path) -> anyhow::Result<()> {
@@ -43,7 +51,9 @@ impl Rootfs {
             let (destination, source) = (mount.destination().clone(), mount.source().clone()?);
             Some(Volume { destination, source })
         });
-        Ok(Self { root, volumes: volumes.collect() })
+        let volumes: Vec<Volume> = volumes.collect();
+        volumes.iter().try_for_each(Volume::ensure_present)?;
+        Ok(Self { root, volumes })
     }
 
     /// Opens a regular file for reading. The path is the container's: absolute or not, it starts at its root, and

@@ -12,6 +12,7 @@ use engines::engine::{GuestConfig, Instance, Module, Stop, WasiConfig};
 use engines::module_info::ModuleInfo;
 use futures::future::select_all;
 use host_abi::host_functions::HostContext;
+use nix::libc;
 use rustix::process::Signal;
 use tokio::net::TcpSocket;
 use tokio::runtime::{self, Handle, Runtime};
@@ -98,14 +99,16 @@ pub(super) async fn run(
     }
 }
 
-/// The signals that end a program unless it does something about them.
-struct Signals(Vec<(Signal, unix::Signal)>);
+/// The signals that end a program unless it does something about them, by number: an image may name any of them as
+/// its stop signal, and the kernel spares the first process of a container from those that it does not listen to.
+struct Signals(Vec<(i32, unix::Signal)>);
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        let signals = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::TERM];
-        let listen = |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
-        Ok(Self(signals.into_iter().map(listen).collect::<std::io::Result<_>>()?))
+        let named = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::TERM];
+        let signals = named.map(Signal::as_raw).into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+        let listen = |signal| Ok((signal, unix::signal(SignalKind::from_raw(signal))?));
+        Ok(Self(signals.map(listen).collect::<std::io::Result<_>>()?))
     }
 
     /// The exit code that the next signal asks for: 128 and its number.
@@ -118,6 +121,6 @@ impl Signals {
             })
         });
         let (signal, ..) = select_all(received).await;
-        128 + signal.as_raw() as u8
+        128 + signal as u8
     }
 }

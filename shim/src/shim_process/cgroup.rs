@@ -27,8 +27,8 @@ use files::Folder;
 
 /// A process that waits in the kernel for a disk or a network file system cannot be frozen until that has answered.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
-/// Who was killed leaves its cgroup when it has given back its memory.
-const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+/// A process with much memory, on a busy node, takes its time to die. containerd waits for five seconds at most.
+const DEATH_PATIENCE: Duration = Duration::from_secs(4);
 /// systemd may be busy.
 const VANISH_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -143,6 +143,8 @@ impl Cgroup {
                 if Instant::now() >= deadline {
                     return Err(error).with_context(|| format!("cannot remove the cgroup {}", folder.display()));
                 }
+                // Whom they had begun meanwhile.
+                self.kill(Signal::KILL);
                 sleep(Duration::from_millis(1)).await;
             }
         }

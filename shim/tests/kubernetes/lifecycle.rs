@@ -44,6 +44,62 @@ fn a_guest_whose_liveness_probe_fails_is_restarted() {
 
 #[test]
 #[ignore = "needs Kubernetes; make test-kubernetes runs it"]
+fn a_guest_is_restarted_when_its_tcp_or_exec_liveness_probe_fails_and_not_before() {
+    let namespace = Namespace::create("liveness-kinds");
+    let probes = [
+        ("tcp-dead", HTTP, "tcpSocket: {port: 1}"),
+        ("exec-dead", HELLO, "exec: {command: [/hello.wasm, cat, /missing]}"),
+        ("tcp-alive", HTTP, "tcpSocket: {port: 8080}"),
+        ("exec-alive", HELLO, "exec: {command: [/hello.wasm, ls, /]}"),
+    ];
+    for (name, image, probe) in probes {
+        let probe = format!("args: [daemon], livenessProbe: {{{probe}, periodSeconds: 1, failureThreshold: 1}}");
+        namespace.pod(name, &format!("containers: [{{name: guest, image: {image}, {probe}}}]"));
+    }
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    for name in ["tcp-dead", "exec-dead"] {
+        let was_restarted = |count: &str| count.parse::<u32>().is_ok_and(|count| count > 0);
+        namespace.wait_for(&format!("pod/{name}"), restarts, was_restarted);
+    }
+    for name in ["tcp-alive", "exec-alive"] {
+        assert_eq!(namespace.get(&format!("pod/{name}"), restarts), "0", "{name}");
+    }
+}
+
+#[test]
+#[ignore = "needs Kubernetes; make test-kubernetes runs it"]
+fn lifecycle_hooks_run_in_the_guest_s_container() {
+    let namespace = Namespace::create("hooks");
+    // Deleted as well, it has the whole grace period to say what it found.
+    let watch = shell("until [ -e /shared/stopping ]; do sleep 0.1; done; cat /shared/started /shared/stopping; echo");
+    let volume = "volumeMounts: [{name: shared, mountPath: /shared}]";
+    namespace.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: pod}}
+spec:
+  runtimeClassName: dapr
+  terminationGracePeriodSeconds: 60
+  volumes: [{{name: shared, emptyDir: {{}}}}]
+  containers:
+  - name: guest
+    image: {HELLO}
+    args: [daemon]
+    {volume}
+    lifecycle:
+      postStart: {{exec: {{command: [/hello.wasm, write, /shared/started, began-]}}}}
+      preStop: {{exec: {{command: [/hello.wasm, write, /shared/stopping, ended]}}}}
+  - {{name: native, {watch}, {volume}}}
+"
+    ));
+    namespace.wait_until_ready("pod");
+    let mut lines = namespace.follow("pod", "native");
+    namespace.kubectl(&["delete", "pod", "pod", "--wait=false"]);
+    assert_eq!(lines.next().as_deref(), Some("began-ended"));
+}
+
+#[test]
+#[ignore = "needs Kubernetes; make test-kubernetes runs it"]
 fn a_guest_over_its_memory_limit_is_oom_killed_and_its_neighbour_is_not() {
     let namespace = Namespace::create("memory");
     namespace.pod(

@@ -99,7 +99,7 @@ fn a_read_only_root_cannot_be_written_to_but_an_empty_dir_can() {
         )
     };
     let refused = namespace.run_to_the_end("root", &container("/file"));
-    assert!(refused.starts_with("hello: /file: "), "{refused}");
+    assert!(refused.starts_with("hello: /file: Read-only file system"), "{refused}");
     assert_eq!(namespace.run_to_the_end("scratch", &container("/scratch/file")), "");
     assert_eq!(namespace.get("pod/scratch", "{.status.phase}"), "Succeeded");
 }
@@ -123,7 +123,7 @@ fn config_maps_and_secrets_are_files_that_a_guest_can_read_and_not_write() {
     assert_eq!(read, "greenopen sesamegreen");
     for (name, file) in [("settings", "/etc/settings/colour"), ("keys", "/etc/keys/door")] {
         let refused = namespace.run_to_the_end(name, &container(&format!("[write, {file}, text]")));
-        assert!(refused.starts_with(&format!("hello: {file}: ")), "{refused}");
+        assert!(refused.starts_with(&format!("hello: {file}: Read-only file system")), "{refused}");
     }
 }
 

@@ -20,6 +20,8 @@ use wasmer_wasix::virtual_fs::{
     OpenOptionsConfig, ReadBuf, ReadDir, VirtualFile,
 };
 
+use super::refusals;
+
 type Result<T> = virtual_fs::Result<T>;
 
 /// A directory and everything in it. Paths are absolute, with this directory as their root.
@@ -126,11 +128,12 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
 }
 
 fn error(error: io::Error) -> FsError {
+    refusals::note(&error);
     match error.kind() {
         io::ErrorKind::DirectoryNotEmpty => FsError::DirectoryNotEmpty,
         io::ErrorKind::NotADirectory => FsError::BaseNotDirectory,
         io::ErrorKind::IsADirectory => FsError::NotAFile,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::StorageFull,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FsError::IOError,
         // wasmer-wasix opens every file for writing first, and for reading alone when that is not permitted.
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::ExecutableFileBusy => FsError::PermissionDenied,
         _ => error.into(),
@@ -168,7 +171,7 @@ impl AsyncRead for HostFile {
 
 impl AsyncWrite for HostFile {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.file.write(bytes))
+        Poll::Ready(self.file.write(bytes).inspect_err(refusals::note))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

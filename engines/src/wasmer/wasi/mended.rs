@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wasmer::{AsStoreMut, Extern, Function, FunctionEnvMut, Imports, TypedFunction, WasmTypeList};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
-const INTERFACE: &str = "wasi_snapshot_preview1";
+pub(super) const INTERFACE: &str = "wasi_snapshot_preview1";
 const ERRNO_NOTSUP: i32 = 58;
 
 pub(super) fn link(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFunctionEnv) {
@@ -15,7 +15,7 @@ pub(super) fn link(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &Wa
 }
 
 /// A function as wasmer-wasix has it; it answers an error number.
-fn original<Params: WasmTypeList>(
+pub(super) fn original<Params: WasmTypeList>(
     store: &impl AsStoreMut,
     imports: &Imports,
     name: &str,
