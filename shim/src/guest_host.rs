@@ -7,6 +7,7 @@
 
 mod cgroup_mounts;
 mod compile;
+mod compiled;
 mod confinement;
 mod console;
 mod container_config;
@@ -15,10 +16,12 @@ mod devices;
 mod exec;
 mod executor;
 mod http_client;
+mod module;
 mod native;
 mod program;
 mod rootfs;
 pub mod trigger;
+mod warm;
 
 use std::env;
 use std::fs::File;
@@ -30,7 +33,7 @@ use anyhow::{Context as _, bail};
 use components::Registry;
 use create::Created;
 use engines::engine::Engine;
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use crate::logging;
 use crate::protocol::{self, CONTROL_FD, FromGuestHost, STDIO_FDS, ToGuestHost};
@@ -78,13 +81,15 @@ impl GuestHost {
         self
     }
 
-    /// Serves the shim that executed this process, or compiles on behalf of such a process.
+    /// Serves the shim that executed this process, compiles on behalf of such a process, or prepares the modules of an
+    /// image for `dapr-wasm`.
     pub fn main(self) -> ExitCode {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
             ["serve", log_level] => self.serve_shim(log_level == "debug"),
-            ["compile", engine] => self.compile(engine),
+            ["compile", engine, max_memory_bytes] => exit_code(self.compile(engine, max_memory_bytes)),
+            ["warm"] => exit_code(warm::warm(&self)),
             ["-v" | "--version"] => {
                 println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS
@@ -128,14 +133,8 @@ impl GuestHost {
         }
     }
 
-    fn compile(self, engine: &str) -> ExitCode {
-        match self.find_engine(engine).and_then(|engine| compile::serve(&*engine)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error:#}");
-                ExitCode::FAILURE
-            }
-        }
+    fn compile(self, engine: &str, max_memory_bytes: &str) -> anyhow::Result<()> {
+        compile::serve(&*self.find_engine(engine)?, max_memory_bytes.parse()?)
     }
 
     /// The engine of a container; `name` is the annotation's, or the operator's.
@@ -158,11 +157,21 @@ impl Default for GuestHost {
     }
 }
 
-/// Takes over a descriptor that the shim passed.
+fn exit_code(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes over a descriptor that the shim passed. Nothing that this process executes inherits it.
 fn take_descriptor(descriptor: i32) -> File {
     // SAFETY: the shim executes this program with these descriptors open, and each is taken once, at the start.
     #[expect(unsafe_code, reason = "see above")]
-    unsafe {
-        File::from_raw_fd(descriptor)
-    }
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    let _ = fcntl_setfd(&file, FdFlags::CLOEXEC);
+    file
 }
