@@ -360,7 +360,7 @@ fn a_pruned_cache_has_what_fits_and_nothing_besides() {
     get(&cache, "module", b"compiled");
     cache.remember(&ENGINE, &module_file(&file), &key("module"));
     set_last_use(&only_artifact(&folder), Duration::from_secs(60));
-    get(&cache, "other", b"compiled");
+    get(&cache, "second", b"compiled");
     let length = cache.list().unwrap()[0].length;
     let old = SystemTime::now() - Duration::from_secs(7200);
     for abandoned in ["a.1.partial", "b.lock"] {
@@ -372,7 +372,7 @@ fn a_pruned_cache_has_what_fits_and_nothing_besides() {
     assert_eq!(cache.prune(2 * length).unwrap(), Pruned::default());
     assert_eq!(files(&folder).len(), 6, "two artifacts, their records, a link, and the lock that someone may hold");
     let pruned = cache.prune(length).unwrap();
-    assert_eq!((pruned.artifacts, cache.list().unwrap()[0].description().unwrap().name), (1, "other".to_owned()));
+    assert_eq!((pruned.artifacts, cache.list().unwrap()[0].description().unwrap().name), (1, "second".to_owned()));
     assert_eq!(files(&folder).len(), 3, "no link to what is gone");
     cache.prune(0).unwrap();
     assert_eq!(files(&folder), [folder.path().join("cache/c.lock")]);

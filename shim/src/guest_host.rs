@@ -33,7 +33,7 @@ use anyhow::{Context as _, bail};
 use components::Registry;
 use create::Created;
 use engines::engine::Engine;
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::logging;
 use crate::protocol::{self, CONTROL_FD, FromGuestHost, STDIO_FDS, ToGuestHost};
@@ -167,11 +167,11 @@ fn exit_code(done: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Takes over a descriptor that the shim passed. Nothing that this process executes inherits it.
+/// Takes over a descriptor that the shim passed.
 fn take_descriptor(descriptor: i32) -> File {
     // SAFETY: the shim executes this program with these descriptors open, and each is taken once, at the start.
     #[expect(unsafe_code, reason = "see above")]
-    let file = unsafe { File::from_raw_fd(descriptor) };
-    let _ = fcntl_setfd(&file, FdFlags::CLOEXEC);
-    file
+    unsafe {
+        File::from_raw_fd(descriptor)
+    }
 }

@@ -4,8 +4,9 @@
 mod rights;
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
@@ -15,6 +16,7 @@ use anyhow::{Context as _, bail};
 use engines::artifact_cache::{Artifact, memory_file};
 use engines::engine::Engine;
 use memmap2::MmapOptions;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::dup;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
@@ -31,6 +33,7 @@ const MAX_MESSAGE: usize = 4096;
 /// # Errors
 /// The compiler's reason, or how the child ended; a limit is named.
 pub(super) fn in_child(engine: &str, module: &Module, limits: &CompilerConfig) -> anyhow::Result<Artifact> {
+    keep_descriptors().context("cannot keep descriptors from the compiler")?;
     let (artifact, message) = (memory_file("artifact")?, memory_file("message")?);
     let mut child = Command::new(env::current_exe()?)
         .args(["compile", engine, &limits.max_memory_bytes.to_string()])
@@ -46,6 +49,18 @@ pub(super) fn in_child(engine: &str, module: &Module, limits: &CompilerConfig) -
         Some(status) => bail!("{}", failure(status, &start_of(&message)?, limits)),
         None => bail!("compiling it takes longer than {} s (compiler.maxSeconds)", limits.max_seconds),
     }
+}
+
+/// Has no program that this process executes inherit any of its descriptors: the shim's and the container's, and what
+/// whoever started containerd may have left open.
+fn keep_descriptors() -> anyhow::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let descriptor: RawFd = entry?.file_name().to_string_lossy().parse()?;
+        if descriptor > 2 {
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits for a child's end; `None`: it took too long and was killed.
