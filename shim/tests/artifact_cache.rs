@@ -48,6 +48,9 @@ impl CachingNode {
         let config = self.node.containerd.folder().join("operator.yaml");
         let mut command = Command::new(programs().join("dapr-wasm"));
         command.arg("cache").args(words).arg("--config").arg(config);
+        // It looks for ctr where the node has it.
+        let ctr = self.node.containerd.ctr_command(&[]);
+        command.envs(ctr.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.output().expect("dapr-wasm")
     }
 
