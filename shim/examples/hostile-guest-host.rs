@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::hint;
 use std::io::{self, Write as _};
 use std::net::TcpStream;
-use std::process::{Command, ExitCode};
+use std::process::{self, Command, ExitCode};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use engines::artifact_cache::Artifact;
@@ -74,6 +75,11 @@ fn attempt(what: &str) -> io::Result<()> {
             io::stdout().write_all(&[0; 1 << 16])?;
         },
         "say a lot" => Err(io::Error::other("a lot, ".repeat(1 << 18))),
+        "tell its id" => {
+            // Long enough for others to ask for the same artifact.
+            thread::sleep(Duration::from_millis(200));
+            Err(io::Error::other(process::id().to_string()))
+        }
         "loop" => loop {
             hint::spin_loop();
         },
