@@ -118,9 +118,9 @@ bench: deps guests ## Run the benchmarks
 	cargo bench --workspace --bench '*' $(if $(ARGS),-- $(ARGS))
 
 .PHONY: install
-install: build ## Install the shim and the guest host to PREFIX/bin
+install: build ## Install the shim, the guest host and the operator's tool to PREFIX/bin
 	$(SUDO) install -D --target-directory=$(DESTDIR)$(PREFIX)/bin \
-	  $(TARGET_DIR)/release/containerd-shim-dapr-v1 $(TARGET_DIR)/release/dapr-guest-host
+	  $(addprefix $(TARGET_DIR)/release/,containerd-shim-dapr-v1 dapr-guest-host dapr-wasm)
 
 .PHONY: clean
 clean: ## Remove what was compiled

@@ -1,6 +1,6 @@
 #!/bin/bash
 # pack-node-installer.sh TARGET_DIR: packs the node installer as TARGET_DIR/images/node-installer.tar: its scripts, the
-# two programs that it installs, and the few programs of this machine that the scripts call, with their libraries.
+# three programs that it installs, and the few programs of this machine that the scripts call, with their libraries.
 set -euo pipefail
 
 target_dir=$1
@@ -23,7 +23,7 @@ for program in "${programs[@]}"; do
   add_program "$program"
 done
 mkdir "$root/tmp"
-install -D --target-directory="$root/payload" "$target_dir"/release/{containerd-shim-dapr-v1,dapr-guest-host}
+install -D --target-directory="$root/payload" "$target_dir"/release/{containerd-shim-dapr-v1,dapr-guest-host,dapr-wasm}
 strip "$root"/payload/*
 mkdir -p "$target_dir/images"
 # run.sh is the entry point.

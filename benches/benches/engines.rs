@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::{GETS, STATE_GETS, guest, instantiate, load, runtime};
+use benches::{GETS, STATE_GETS, guest, instantiate, large_module, load, runtime};
 use components::{App, Registry};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engines::artifact_cache::{ArtifactCache, ArtifactKey};
-use engines::engine::CompileError;
+use engines::artifact_cache::{Artifact, ArtifactCache, ArtifactKey, Description, ModuleFile};
+use engines::module_info::ModuleInfo;
 use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Method, Request};
 use host_abi::state::{GetRequest, SetRequest};
@@ -31,24 +31,28 @@ fn compile(criterion: &mut Criterion) {
 fn load_from_cache(criterion: &mut Criterion) {
     let runtime = runtime();
     let _runtime = runtime.enter();
-    let module = guest("hello");
-    let folder = tempfile::tempdir().expect("a folder");
-    let cache = ArtifactCache::open(folder.path(), u64::MAX).expect("a cache");
-    let mut group = criterion.benchmark_group("load hello from the cache");
-    for engine in engines::built_in() {
-        let key = ArtifactKey::new(&*engine, &module);
-        let compile =
-            || engine.compile(&module).map_err(|error: CompileError| std::io::Error::other(error.to_string()));
-        group.bench_function(engine.name(), |bencher| {
-            bencher.iter(|| {
-                let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
-                // SAFETY: the cache is this function's own, and the artifact this engine's.
-                #[expect(unsafe_code, reason = "see above")]
-                unsafe { engine.load(&artifact) }.expect("a module")
+    for (name, module) in [("hello", guest("hello")), ("20 MB", large_module(20_000_000))] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = ArtifactCache::open(folder.path(), u64::MAX).expect("a cache");
+        let file = ModuleFile::new("", &folder.path().metadata().expect("a file"));
+        let mut group = criterion.benchmark_group(format!("load {name} from the cache"));
+        for engine in engines::built_in() {
+            let key = ArtifactKey::new(&*engine, &module);
+            let description = Description { name: name.to_owned(), info: ModuleInfo::read(&module).expect("a module") };
+            let compile = || Artifact::in_memory(&engine.compile(&module).expect("a module that every engine runs"));
+            cache.get_or_compile(&key, description, compile).expect("an artifact");
+            cache.remember(&*engine, &file, &key);
+            group.bench_function(engine.name(), |bencher| {
+                bencher.iter(|| {
+                    let artifact = cache.find(&*engine, &file).expect("a known file").artifact;
+                    // SAFETY: the cache is this function's own, and the artifact this engine's.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe { engine.load(&artifact) }.expect("a module")
+                });
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn instantiate_hello(criterion: &mut Criterion) {

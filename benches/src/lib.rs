@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod large_module;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{env, fs};
@@ -10,6 +12,8 @@ use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
 use host_abi::host_functions::HostContext;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+
+pub use large_module::large_module;
 
 /// How often [`STATE_GETS`] asks.
 pub const GETS: u32 = 1000;

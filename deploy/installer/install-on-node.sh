@@ -1,7 +1,7 @@
 #!/bin/bash
 # install-on-node.sh install|uninstall [OPTION..]: teaches the containerd of a node the runtime `dapr`, or undoes that.
 #
-#   --from DIR     the folder with containerd-shim-dapr-v1 and dapr-guest-host, for install
+#   --from DIR     the folder with containerd-shim-dapr-v1, dapr-guest-host and dapr-wasm, for install
 #   --config FILE  the operator's configuration of the runtime, for install: copied to /etc/dapr-wasm/config.yaml
 #   --root DIR     the root folder of the node; / without it
 #   --nsenter      runs the node's containerd and systemctl in the mount namespace of process 1, where DIR is /
@@ -12,7 +12,7 @@
 set -euo pipefail
 export LC_ALL=C
 
-programs=(containerd-shim-dapr-v1 dapr-guest-host)
+programs=(containerd-shim-dapr-v1 dapr-guest-host dapr-wasm)
 bin=/usr/local/bin # on containerd's PATH, also as k3s and kind start it
 operator_config=/etc/dapr-wasm/config.yaml
 plain=/etc/containerd

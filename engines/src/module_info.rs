@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use host_abi::canonical::CoreType;
 use host_abi::host_functions::host_functions;
+use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
 
 /// The module name of WASI preview 1.
@@ -77,7 +78,7 @@ pub enum ModuleError {
 }
 
 /// The names a module exports as functions, once its imports are known to be there.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
     functions: Vec<String>,
 }

@@ -7,6 +7,7 @@
 
 mod cgroup_mounts;
 mod compile;
+mod compiled;
 mod confinement;
 mod console;
 mod container_config;
@@ -15,10 +16,12 @@ mod devices;
 mod exec;
 mod executor;
 mod http_client;
+mod module;
 mod native;
 mod program;
 mod rootfs;
 pub mod trigger;
+mod warm;
 
 use std::env;
 use std::fs::File;
@@ -80,13 +83,15 @@ impl GuestHost {
         self
     }
 
-    /// Serves the shim that executed this process, or compiles on behalf of such a process.
+    /// Serves the shim that executed this process, compiles on behalf of such a process, or prepares the modules of an
+    /// image for `dapr-wasm`.
     pub fn main(self) -> ExitCode {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
             ["serve", log_level] => self.serve_shim(log_level == "debug"),
-            ["compile", engine] => self.compile(engine),
+            ["compile", engine, max_memory_bytes] => exit_code(self.compile(engine, max_memory_bytes)),
+            ["warm"] => exit_code(warm::warm(&self)),
             ["-v" | "--version"] => {
                 println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS
@@ -126,14 +131,8 @@ impl GuestHost {
         }
     }
 
-    fn compile(self, engine: &str) -> ExitCode {
-        match self.find_engine(engine).and_then(|engine| compile::serve(&*engine)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error:#}");
-                ExitCode::FAILURE
-            }
-        }
+    fn compile(self, engine: &str, max_memory_bytes: &str) -> anyhow::Result<()> {
+        compile::serve(&*self.find_engine(engine)?, max_memory_bytes.parse()?)
     }
 
     /// The engine of a container; `name` is the annotation's, or the operator's.
@@ -153,6 +152,16 @@ impl GuestHost {
 impl Default for GuestHost {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+fn exit_code(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct OperatorConfig {
     /// The engine of a container whose annotations name none; without it, the first that is built in.
     pub(crate) default_engine: Option<String>,
     pub(crate) artifact_cache: ArtifactCacheConfig,
+    pub(crate) compiler: CompilerConfig,
     /// A file or folder of Dapr components on the node, for every container, beside its own.
     pub(crate) components: Option<PathBuf>,
     /// The program that hosts a guest; without it, `dapr-guest-host` beside the shim.
@@ -30,6 +31,20 @@ pub(crate) struct ArtifactCacheConfig {
 impl Default for ArtifactCacheConfig {
     fn default() -> Self {
         Self { folder: "/var/cache/dapr-wasm/artifacts".into(), max_bytes: 4 << 30 }
+    }
+}
+
+/// What one compilation may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct CompilerConfig {
+    pub(crate) max_memory_bytes: u64,
+    pub(crate) max_seconds: u64,
+}
+
+impl Default for CompilerConfig {
+    fn default() -> Self {
+        Self { max_memory_bytes: 4 << 30, max_seconds: 600 }
     }
 }
 

@@ -63,6 +63,19 @@ pub(crate) struct ExecProcess {
     pub(crate) operator: OperatorConfig,
 }
 
+/// What `dapr-wasm` gives a guest host on its standard input, to compile the modules of an image.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WarmImage {
+    pub(crate) image: String,
+    /// Where the image's root is mounted, to be read only.
+    pub(crate) root: PathBuf,
+    /// What it is mounted from.
+    pub(crate) mounts: Vec<RootfsMount>,
+    /// By name; all where there is none.
+    pub(crate) engines: Vec<String>,
+    pub(crate) operator: OperatorConfig,
+}
+
 /// A mount as containerd's snapshotter describes it (`types.Mount`).
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RootfsMount {

@@ -4,14 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::{ENGINES, HELLO, Node, engine, guest, programs};
-
-/// `ctr` hands the operator's configuration to the runtime by this option.
-fn operator_config(node: &Node, text: &str) -> String {
-    let path = node.containerd.folder().join("operator.yaml");
-    fs::write(&path, text).expect("a file");
-    format!("--runtime-config-path={}", path.display())
-}
+use support::{ENGINES, HELLO, Node, engine, guest, operator_config, programs};
 
 #[test]
 fn an_engine_of_one_s_own_runs_beside_the_built_in_ones() {
@@ -37,9 +30,11 @@ fn the_operator_chooses_the_default_engine_and_the_cache() {
     let config = operator_config(&node, &text);
     let run = node.run(&[&config], HELLO, "default", &["/hello.wasm", "echo", "hi"]);
     assert_eq!(run.stdout(), "hi\n", "{}", run.stderr());
-    let cached: Vec<_> = fs::read_dir(&cache).expect("a cache").map(|entry| entry.expect("an entry")).collect();
-    assert_eq!(cached.len(), 1, "{cached:?}");
-    assert!(cached[0].file_name().to_string_lossy().starts_with(&format!("{chosen}-")), "{cached:?}");
+    let files = fs::read_dir(&cache).expect("a cache").map(|entry| entry.expect("an entry").file_name());
+    let names: Vec<_> = files.map(|name| name.into_string().expect("text")).collect();
+    let artifacts: Vec<_> = names.iter().filter(|name| name.ends_with(".artifact")).collect();
+    assert_eq!(artifacts.len(), 1, "{names:?}");
+    assert!(artifacts[0].starts_with(&format!("{chosen}-")), "{names:?}");
 }
 
 #[test]

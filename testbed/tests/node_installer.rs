@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const CONFIG: &str = "etc/containerd/config.toml";
-const PROGRAMS: [&str; 2] = ["containerd-shim-dapr-v1", "dapr-guest-host"];
+const PROGRAMS: [&str; 3] = ["containerd-shim-dapr-v1", "dapr-guest-host", "dapr-wasm"];
 const K3S: &str = "var/lib/rancher/k3s/agent/etc/containerd";
 
 /// containerd as a Debian suite has it; `None` is the one installed here.

@@ -35,6 +35,8 @@ pub(super) enum Workload {
 pub(super) struct WasmConfig {
     /// In the container's root.
     pub(super) module: PathBuf,
+    /// The image's name, where it is known.
+    pub(super) image: Option<String>,
     pub(super) trigger: Trigger,
     /// As the annotation names it.
     pub(super) engine: Option<String>,
@@ -187,6 +189,7 @@ fn wasm_config(
     }
     Ok(WasmConfig {
         module,
+        image: annotations.get("io.kubernetes.cri.image-name").cloned(),
         trigger,
         engine: annotation(annotations, "engine").map(str::to_owned),
         components: annotation(annotations, "components").map(PathBuf::from).or(image_components),

@@ -43,7 +43,8 @@ pub(super) fn create(
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
     let cgroup = CgroupPath::of(&spec, &request.id);
     cgroup.ensure_manageable()?;
-    let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?, spec.mounts().as_deref().unwrap_or_default())?;
+    let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?, spec.mounts().as_deref().unwrap_or_default())?
+        .made_of(&request.rootfs);
     let workload = workload(&spec, &rootfs)?;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);

@@ -1,25 +1,20 @@
 //! What a container's process is to run, prepared as far as it can be from outside.
 
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
-use bytes::Bytes;
+use anyhow::ensure;
 use components::Registry;
-use engines::artifact_cache::{Artifact, ArtifactCache, ArtifactKey};
+use engines::artifact_cache::{Artifact, Entry};
 use engines::engine::Engine;
 use engines::module_info::ModuleInfo;
 
 use super::GuestHost;
-use super::compile;
+use super::compiled::FoundModule;
 use super::container_config::{Trigger, WasmConfig, Workload};
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
-use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
-
-/// A larger module is refused: it would not be a program but an attack on the node's memory.
-const MAX_MODULE_BYTES: u64 = 512 << 20;
+use crate::operator_config::OperatorConfig;
 
 #[derive(Clone)]
 pub(super) enum Program {
@@ -65,30 +60,17 @@ fn wasm_program(
         Some(name) => guest_host.find_engine(name)?,
         None => guest_host.find_engine(guest_host.default_engine()?)?,
     };
-    let path = config.module.display().to_string();
-    let module = read_module(rootfs, &config.module).with_context(|| format!("cannot read the module {path}"))?;
-    let info = ModuleInfo::read(&module).with_context(|| format!("the module {path} cannot run"))?;
-    check_exports(&info, &config.trigger).with_context(|| format!("the module {path} cannot run"))?;
-    let artifact = artifact(&operator.artifact_cache, &*engine, &module)
-        .with_context(|| format!("the module {path} cannot run"))?;
+    let check = |info: &ModuleInfo| check_exports(info, &config.trigger);
+    let module = FoundModule { rootfs, path: &config.module, image: config.image.as_deref() };
+    let Entry { artifact, description } = module.compiled(&*engine, operator, check)?;
     Ok(WasmProgram {
         engine,
         artifact,
-        initializer: initializer(&info),
+        initializer: initializer(&description.info),
         config,
         registry: guest_host.components,
         node_components: operator.components.clone(),
     })
-}
-
-fn read_module(rootfs: &Rootfs, path: &Path) -> io::Result<Bytes> {
-    let file = rootfs.open(path)?;
-    let mut module = Vec::new();
-    file.take(MAX_MODULE_BYTES + 1).read_to_end(&mut module)?;
-    if module.len() as u64 > MAX_MODULE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {MAX_MODULE_BYTES} bytes")));
-    }
-    Ok(module.into())
 }
 
 /// A missing export is known before the start.
@@ -100,16 +82,4 @@ fn check_exports(info: &ModuleInfo, trigger: &Trigger) -> anyhow::Result<()> {
     let exported = info.exported_functions().join(", ");
     ensure!(info.exports_function(wanted), "it exports no function {wanted}; its functions are: {exported}");
     Ok(())
-}
-
-/// The compiled module, from the node's cache where that can be used.
-fn artifact(cache: &ArtifactCacheConfig, engine: &dyn Engine, module: &Bytes) -> anyhow::Result<Artifact> {
-    let compile = || compile::in_child(engine.name(), module);
-    match ArtifactCache::open(&cache.folder, cache.max_bytes) {
-        Ok(cache) => cache.get_or_compile(&ArtifactKey::new(engine, module), compile),
-        Err(error) => {
-            tracing::warn!(%error, "no artifact cache: the module is compiled for this container alone");
-            Ok(Artifact::in_memory(&compile()?.into())?)
-        }
-    }
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use engines::artifact_cache::ModuleFile;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
@@ -17,6 +18,8 @@ pub(super) struct Rootfs {
     root: OwnedFd,
     /// Folders and files that are not mounted yet, and where they will be.
     volumes: Vec<Volume>,
+    /// The folders of an image's layers, where the root is made of these and of changes to them.
+    layers: Option<String>,
 }
 
 struct Volume {
@@ -53,15 +56,19 @@ impl Rootfs {
         });
         let volumes: Vec<Volume> = volumes.collect();
         volumes.iter().try_for_each(Volume::ensure_present)?;
-        Ok(Self { root, volumes })
+        Ok(Self { root, volumes, layers: None })
+    }
+
+    /// With what is known of a root that was [mounted](Self::mount) and whose container did not run yet.
+    pub(super) fn made_of(self, mounts: &[RootfsMount]) -> Self {
+        Self { layers: layers(mounts), ..self }
     }
 
     /// Opens a regular file for reading. The path is the container's: absolute or not, it starts at its root, and
     /// neither `..` nor a link leaves it, nor the volume that it is in.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         let path = Path::new("/").join(path);
-        let volume = self.volumes.iter().filter(|volume| path.starts_with(&volume.destination));
-        let file = match volume.max_by_key(|volume| volume.destination.components().count()) {
+        let file = match self.volume_of(&path) {
             None => open_inside(&self.root, &path)?,
             Some(Volume { destination, source }) if path == *destination => open_file(source)?,
             Some(Volume { destination, source }) => {
@@ -74,6 +81,31 @@ impl Rootfs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         Ok(File::from(file))
+    }
+
+    /// Who a file is that was [opened](Self::open) at this path; `None`: it must be read to know that, because it is in
+    /// no image.
+    pub(super) fn module_file(&self, path: &Path, file: &File) -> Option<ModuleFile> {
+        let layers = self.layers.as_deref()?;
+        let in_image = self.volume_of(&Path::new("/").join(path)).is_none();
+        in_image.then(|| file.metadata().ok()).flatten().map(|metadata| ModuleFile::new(layers, &metadata))
+    }
+
+    fn volume_of(&self, path: &Path) -> Option<&Volume> {
+        let around = self.volumes.iter().filter(|volume| path.starts_with(&volume.destination));
+        around.max_by_key(|volume| volume.destination.components().count())
+    }
+}
+
+/// Where a root is mounted as containerd's overlayfs snapshotter asks for it: from layers that lie in folders of the node
+/// (of a single one, to be read only, it mounts the folder itself). A file there has its inode's number and time of change
+/// from the node's file system, which nobody but root of the node can set.
+fn layers(mounts: &[RootfsMount]) -> Option<String> {
+    let [RootfsMount { kind, source, options }] = mounts else { return None };
+    match kind.as_str() {
+        "overlay" => options.iter().find_map(|option| option.strip_prefix("lowerdir=")).map(str::to_owned),
+        "bind" if options.iter().any(|option| option == "ro") => Some(source.clone()),
+        _ => None,
     }
 }
 

@@ -172,6 +172,13 @@ impl Run {
     }
 }
 
+/// `ctr` hands the operator's configuration to the runtime by this option.
+pub fn operator_config(node: &Node, text: &str) -> String {
+    let path = node.containerd.folder().join("operator.yaml");
+    fs::write(&path, text).expect("a file");
+    format!("--runtime-config-path={}", path.display())
+}
+
 /// The option that chooses an engine.
 pub fn engine(name: &str) -> String {
     format!("--annotation=dapr.wasm/engine={name}")

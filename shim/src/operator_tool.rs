@@ -1,0 +1,123 @@
+//! `dapr-wasm`: what the operator of a node does by hand.
+
+mod cache;
+mod warm;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{ArgAction, Args, Parser, Subcommand};
+use engines::artifact_cache::ArtifactCache;
+
+use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
+
+/// Where the node installer puts the configuration.
+const CONFIG: &str = "/etc/dapr-wasm/config.yaml";
+
+/// Looks after a node that runs Wasm containers.
+#[derive(Parser)]
+#[command(name = "dapr-wasm", version, disable_version_flag = true)]
+struct Arguments {
+    /// Prints the version
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+    /// The operator's configuration of the runtime [default: /etc/dapr-wasm/config.yaml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The compiled modules of this node
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Lists the compiled modules, the one used last first
+    List,
+    /// Removes the modules used longest ago until the rest fits
+    Prune(Prune),
+    /// Reads every compiled module and removes the damaged ones; fails if there were any
+    Verify,
+    /// Compiles the modules of an image that containerd has, so that its containers need not wait
+    Warm(Warm),
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+struct Prune {
+    /// Removes all of them
+    #[arg(long)]
+    all: bool,
+    /// What may stay [default: the configuration's artifactCache.maxBytes]
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+}
+
+#[derive(Args)]
+struct Warm {
+    /// Its name, as `ctr images list` shows it
+    image: String,
+    /// Compiles for this engine alone; may be given several times [default: every engine]
+    #[arg(long, value_name = "NAME")]
+    engine: Vec<String>,
+    /// containerd's socket [default: that of ctr, $CONTAINERD_ADDRESS or /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    address: Option<PathBuf>,
+    /// containerd's namespace; Kubernetes has its images in k8s.io [default: that of ctr, $CONTAINERD_NAMESPACE or default]
+    #[arg(long)]
+    namespace: Option<String>,
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dapr-wasm: {}", printable(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let operator = configuration(arguments.config.as_deref())?;
+    let Command::Cache(command) = arguments.command;
+    match command {
+        CacheCommand::List => cache::list(&open_cache(&operator)?),
+        CacheCommand::Prune(Prune { all, max_bytes }) => {
+            let configured = operator.artifact_cache.max_bytes;
+            cache::prune(&open_cache(&operator)?, if all { 0 } else { max_bytes.unwrap_or(configured) })
+        }
+        CacheCommand::Verify => cache::verify(&open_cache(&operator)?),
+        CacheCommand::Warm(arguments) => warm::warm(&arguments, operator),
+    }
+}
+
+fn open_cache(operator: &OperatorConfig) -> anyhow::Result<ArtifactCache> {
+    let ArtifactCacheConfig { folder, max_bytes } = &operator.artifact_cache;
+    ArtifactCache::open(folder, *max_bytes)
+        .with_context(|| format!("cannot open the artifact cache {}", folder.display()))
+}
+
+fn configuration(file: Option<&Path>) -> anyhow::Result<OperatorConfig> {
+    match file {
+        Some(file) => OperatorConfig::read(file),
+        None if Path::new(CONFIG).exists() => OperatorConfig::read(Path::new(CONFIG)),
+        None => Ok(OperatorConfig::default()),
+    }
+}
+
+/// Text that an image may have made up, harmless to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,177 @@
+//! A module that has taken over its compiler finds itself without rights.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Node, Run, engine, operator_config, programs, wasm_image};
+use testbed::containerd::PATIENCE;
+
+const ENGINE: &str = "hostile";
+
+/// A node whose compiler does what modules say.
+struct HostileNode {
+    node: Node,
+    config: String,
+}
+
+impl HostileNode {
+    fn start(compiler: &str) -> Self {
+        let node = Node::start();
+        let guest_host = programs().join("examples/hostile-guest-host");
+        let cache = node.containerd.folder().join("cache");
+        let text = format!(
+            "guestHost: {}\nartifactCache: {{folder: {}}}\ncompiler: {compiler}\n",
+            guest_host.display(),
+            cache.display()
+        );
+        let config = operator_config(&node, &text);
+        Self { node, config }
+    }
+
+    /// Imports an image whose module has its compiler do this.
+    fn image(&self, what: &str) -> String {
+        let module = format!(r#"(module (func (export "_start")) (@custom "attempt" (after last) "{what}"))"#);
+        let image = format!("localhost/test/{}:1", what.replace(' ', "-"));
+        self.node.import(&wasm_image(&image, wat::parse_str(module).expect("text of a module")));
+        image
+    }
+
+    fn run(&self, what: &str) -> Run {
+        let image = self.image(what);
+        self.node.run(&[&self.config, &engine(ENGINE)], &image, &what.replace(' ', "-"), &[])
+    }
+}
+
+#[test]
+fn a_compiler_has_no_files_no_network_and_no_other_processes() {
+    let node = HostileNode::start("{}");
+    let attempts = [
+        "read a file",
+        "read a folder",
+        "write a file",
+        "look for a file",
+        "connect",
+        "execute",
+        "signal",
+        "become root",
+        "share memory",
+    ];
+    let reports = attempts.map(|what| {
+        let run = node.run(what);
+        assert!(run.stdout().starts_with(&format!("{what}: ")), "{}{}", run.stdout(), run.stderr());
+        run.stdout()
+    });
+    let successes: Vec<_> = reports.iter().filter(|report| !report.contains("not permitted")).collect();
+    assert!(successes.is_empty(), "{successes:?}");
+    assert_eq!(node.run("use threads").stdout(), "use threads: done\n");
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn a_compiler_is_a_user_of_its_own_without_capabilities_or_descriptors() {
+    let node = HostileNode::start("{}");
+    let image = node.image("loop");
+    let command = node.node.run_command(&["--rm", &node.config, &engine(ENGINE)], &image, "loop", &[]);
+    let run = thread::spawn(move || Run({ command }.output().expect("ctr")));
+    let compiler = confined_compiler(&node.node.containerd.folder().join("cache"));
+
+    let status = fs::read_to_string(format!("/proc/{compiler}/status")).expect("its status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        line.unwrap_or_else(|| panic!("no {name} in {status}")).to_owned()
+    };
+    let user = (2_000_000_000 + compiler).to_string();
+    assert_eq!(field("Uid"), [&*user; 4].join("\t"));
+    assert_eq!(field("Gid"), [&*user; 4].join("\t"));
+    assert_eq!(field("Groups").trim(), "");
+    for kind in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(kind), "0000000000000000", "{kind}");
+    }
+    assert_eq!((field("NoNewPrivs"), field("Seccomp")), ("1".to_owned(), "2".to_owned()));
+    for descriptor in fs::read_dir(format!("/proc/{compiler}/fd")).expect("its descriptors") {
+        let descriptor = descriptor.expect("a descriptor").path();
+        let file = fs::read_link(&descriptor).expect("a link");
+        assert!(file.to_string_lossy().starts_with("/memfd:"), "{}: {}", descriptor.display(), file.display());
+    }
+
+    kill(Pid::from_raw(compiler), Signal::SIGKILL).expect("it is there");
+    run.join().expect("ctr").assert_refused(&["/app.wasm", "the compiler ended with signal: 9"]);
+    node.node.assert_nothing_left();
+}
+
+/// The process that compiles for the containers of a node, once it has given up its rights. Its guest host holds a lock
+/// in the node's cache.
+fn confined_compiler(cache: &Path) -> i32 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let processes = fs::read_dir("/proc").expect("processes").filter_map(|entry| Some(entry.ok()?.path()));
+        let compiler = processes.filter(|process| is_confined_compiler(process)).find(|process| is_for(process, cache));
+        if let Some(pid) = compiler.and_then(|process| process.file_name()?.to_str()?.parse().ok()) {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "nobody compiles");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_confined_compiler(process: &Path) -> bool {
+    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    arguments.windows(16).any(|words| words == b"\0compile\0hostile") && status.contains("Seccomp:\t2")
+}
+
+fn is_for(process: &Path, cache: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap_or_default();
+    let files = fs::read_dir(PathBuf::from(format!("/proc/{parent}/fd"))).into_iter().flatten();
+    files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|file| file.starts_with(cache))
+}
+
+#[test]
+fn containers_that_start_at_once_share_one_compilation() {
+    let node = HostileNode::start("{}");
+    let image = node.image("tell its id");
+    let start = |index: usize| {
+        let options = ["--rm", &node.config, &engine(ENGINE)];
+        node.node.run_command(&options, &image, &format!("c{index}"), &[]).stdout(Stdio::piped()).spawn().expect("ctr")
+    };
+    let runs: Vec<_> = (0..8).map(start).collect();
+    let ended = runs.into_iter().map(|run| Run(run.wait_with_output().expect("ctr")));
+    let compilers: BTreeSet<_> = ended.map(|run| run.stdout()).collect();
+    assert_eq!(compilers.len(), 1, "{compilers:?}");
+    assert!(compilers.iter().all(|compiler| compiler.starts_with("tell its id: ")), "{compilers:?}");
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn a_compiler_that_takes_too_much_memory_is_refused_with_the_limit() {
+    let node = HostileNode::start("{maxMemoryBytes: 1000000000}");
+    for what in ["allocate", "answer without end"] {
+        node.run(what).assert_refused(&["/app.wasm", "1000000000 bytes of memory", "compiler.maxMemoryBytes"]);
+    }
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn a_compiler_that_takes_too_long_is_refused_with_the_limit() {
+    let node = HostileNode::start("{maxSeconds: 1}");
+    node.run("loop").assert_refused(&["/app.wasm", "longer than 1 s", "compiler.maxSeconds"]);
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn a_compiler_s_message_has_an_end() {
+    let node = HostileNode::start("{}");
+    let run = node.run("say a lot");
+    run.assert_refused(&["/app.wasm", "a lot, a lot"]);
+    assert!(run.stderr().len() < 10_000, "{} bytes", run.stderr().len());
+    node.node.assert_nothing_left();
+}
