@@ -44,7 +44,7 @@ fn load_from_cache(criterion: &mut Criterion) {
                 let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
                 // SAFETY: the cache is this function's own, and the artifact this engine's.
                 #[expect(unsafe_code, reason = "see above")]
-                unsafe { engine.load(&artifact) }.expect("a module")
+                unsafe { engine.load(&artifact, 1) }.expect("a module")
             });
         });
     }
@@ -56,7 +56,7 @@ fn instantiate_hello(criterion: &mut Criterion) {
     let host = Arc::new(HostContext::default());
     let mut group = criterion.benchmark_group("instantiate hello");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("hello")) });
+        let module = runtime.block_on(async { load(&*engine, &guest("hello"), 1) });
         group.bench_function(engine.name(), |bencher| {
             bencher.to_async(&runtime).iter(|| instantiate(&*module, &host));
         });
@@ -87,7 +87,7 @@ fn state_get(criterion: &mut Criterion) {
         });
     });
     for engine in engines::built_in() {
-        let module = load(&*engine, &module);
+        let module = load(&*engine, &module, 1);
         let mut instance = runtime.block_on(instantiate(&*module, &host));
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| runtime.block_on(instance.run("run")).expect("a guest that returns"));
@@ -102,7 +102,7 @@ fn http_request(criterion: &mut Criterion) {
     let request = Request { method: Method::Get, uri: "/".to_owned(), ..Request::default() };
     let mut group = criterion.benchmark_group("http request, fresh instance");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("http")) });
+        let module = runtime.block_on(async { load(&*engine, &guest("http"), 16) });
         group.bench_function(engine.name(), |bencher| {
             bencher.to_async(&runtime).iter(async || {
                 let mut instance = instantiate(&*module, &host).await;

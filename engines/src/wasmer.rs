@@ -58,7 +58,7 @@ impl Engine for Wasmer {
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> anyhow::Result<LinkedModule> {
             let engine = config::engine();
             // SAFETY: this function's own contract.
@@ -90,8 +90,11 @@ impl LinkedModule {
     /// any guest is started.
     fn check_imports(&self) -> anyhow::Result<()> {
         let mut store = signal::store(&self.engine);
-        let guest =
-            GuestConfig { wasi: WasiConfig::empty()?, host: Arc::default(), cancel: CancellationToken::default() };
+        let guest = GuestConfig {
+            wasi: Arc::new(WasiConfig::empty()?),
+            host: Arc::default(),
+            cancel: CancellationToken::default(),
+        };
         let Links { imports, .. } = self.link(&mut store, guest)?;
         for import in self.module.imports() {
             let (interface, name) = (import.module(), import.name());
@@ -104,7 +107,7 @@ impl LinkedModule {
 
     fn link(&self, store: &mut Store, guest: GuestConfig) -> anyhow::Result<Links> {
         let GuestConfig { wasi, host, cancel } = guest;
-        let wasi = wasi::environment(store, &self.wasi, wasi)?;
+        let wasi = wasi::environment(store, &self.wasi, &wasi)?;
         let mut imports = wasi::imports(store, &wasi);
         let state = FunctionEnv::new(store, GuestState { host, cancel, exports: None, allocating: false });
         for function in &*self.host_functions {

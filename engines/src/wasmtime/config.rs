@@ -1,6 +1,6 @@
 //! The one configuration, for compiling and for running.
 
-use wasmtime::{Config, Engine, OptLevel, WasmFeatures};
+use wasmtime::{Config, Enabled, Engine, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 /// What wasmer has not: a module runs on both or on neither.
 const NOT_EVERYWHERE: WasmFeatures =
@@ -11,7 +11,38 @@ const MAX_WASM_STACK: usize = 1 << 20;
 /// The whole fiber: what a host function called from the deepest guest frame needs comes on top.
 const FIBER_STACK: usize = MAX_WASM_STACK + (1 << 20);
 
+/// As many elements as a table can have. Only address space is set aside.
+const TABLE_ELEMENTS: usize = 10_000_000;
+/// What an instance wrote is copied back for the next one up to here, and given back to the system beyond. The first
+/// is quicker: the pages are there, and no other core need hear of it. A place in the pool keeps this much at most.
+const KEPT_RESIDENT: usize = 256 << 10;
+
 pub(super) fn engine() -> Engine {
+    match Engine::new(&config()) {
+        Ok(engine) => engine,
+        Err(error) => unreachable!("a fixed configuration is valid or it is not: {error:#}"),
+    }
+}
+
+/// An engine with places for `instances` of one memory and one table each, made once and used again and again. What
+/// it compiles and what it takes is the same as for [`engine`]: how instances are allocated is no part of an artifact.
+///
+/// # Errors
+/// The address space (8 GiB for each place) is not to be had.
+pub(super) fn pooling_engine(instances: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(instances)
+        .total_memories(instances)
+        .total_tables(instances)
+        .total_stacks(instances)
+        .table_elements(TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEPT_RESIDENT)
+        .table_keep_resident(KEPT_RESIDENT)
+        .pagemap_scan(Enabled::Auto);
+    Engine::new(config().allocation_strategy(pool))
+}
+
+fn config() -> Config {
     let mut config = Config::new();
     config
         .async_stack_size(FIBER_STACK)
@@ -20,8 +51,5 @@ pub(super) fn engine() -> Engine {
         .max_wasm_stack(MAX_WASM_STACK)
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
         .wasm_features(NOT_EVERYWHERE, false);
-    match Engine::new(&config) {
-        Ok(engine) => engine,
-        Err(error) => unreachable!("a fixed configuration is valid or it is not: {error:#}"),
-    }
+    config
 }

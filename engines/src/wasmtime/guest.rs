@@ -9,13 +9,12 @@ use wasmtime::{
     AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, UpdateDeadline,
     Val, ValType,
 };
-use wasmtime_wasi::p1::WasiP1Ctx;
 
-use super::wasi;
+use super::wasi::Wasi;
 use crate::engine::{GuestConfig, Stop};
 
 pub(super) struct GuestState {
-    pub(super) wasi: WasiP1Ctx,
+    pub(super) wasi: Wasi,
     host: Arc<HostContext>,
     pub(super) cancel: CancellationToken,
     /// There once the module's start function has returned.
@@ -33,9 +32,9 @@ struct Exports {
 }
 
 impl GuestState {
-    pub(super) fn new(config: GuestConfig) -> wasmtime::Result<Self> {
+    pub(super) fn new(config: GuestConfig) -> Self {
         let GuestConfig { wasi, host, cancel } = config;
-        Ok(Self { wasi: wasi::context(wasi)?, host, cancel, exports: None, allocating: false })
+        Self { wasi: Wasi::new(wasi), host, cancel, exports: None, allocating: false }
     }
 
     /// The guest's turn is over: it ends here if it was cancelled, and goes on once others had theirs.

@@ -139,14 +139,14 @@ async fn a_feature_of_one_engine_only_is_refused(engine: &dyn Engine) {
         "(module (table 1 funcref) (elem declare func 0) (func (table.set (i32.const 0) (ref.func 0))))",
     ];
     for module in taken {
-        let compiled = engine.compile(&wat::parse_str(module).unwrap());
+        let compiled = engine.compile(&wat::parse_str(module).unwrap(), 1);
         assert!(compiled.is_ok(), "{module}: {}", compiled.unwrap_err());
     }
 }
 
 async fn an_import_of_another_type_fails_the_load(engine: &dyn Engine) {
     let module = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i64))))"#;
-    let loaded = engines::engine::compile_and_load(engine, &wat::parse_str(module).unwrap());
+    let loaded = engines::engine::compile_and_load(engine, &wat::parse_str(module).unwrap(), 1);
     let error = loaded.err().expect("the type is wrong").to_string();
     assert!(error.contains("cannot load the compiled module") && error.contains("proc_exit"), "{error}");
 }
