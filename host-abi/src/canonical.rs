@@ -23,6 +23,6 @@ pub(crate) use record::{wit_enum, wit_record, wit_variant};
 
 /// For [`wit_variant`].
 pub(crate) mod variant {
-    pub(crate) use super::layout::{joined, max, payload_offset, variant_size};
+    pub(crate) use super::layout::{joined, max, max_len, payload_offset, variant_size};
     pub(crate) use super::lower::lower_case;
 }

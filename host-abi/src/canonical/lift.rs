@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::layout::{AbiType, CoreValue, Fields, MAX_FLAT_PARAMS, joined, payload_offset};
+use super::layout::{AbiType, CoreValue, Fields, MAX_FLAT_PARAMS, payload_offset};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 
 /// Where values are lifted from. What is lifted through one source may take as much of the host's memory as the
@@ -188,7 +188,7 @@ impl<A: Lift, B: Lift> Lift for (A, B) {
 impl<T: Lift> Lift for Option<T> {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let discriminant = flat.next_i32()?;
-        let mut payload = flat.take(T::flat().len())?;
+        let mut payload = flat.take(T::FLAT_LEN)?;
         match discriminant {
             0 => Ok(None),
             1 => T::lift(source, &mut payload).map(Some),
@@ -208,7 +208,7 @@ impl<T: Lift> Lift for Option<T> {
 impl<T: Lift, E: Lift> Lift for Result<T, E> {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let discriminant = flat.next_i32()?;
-        let mut payload = flat.take(joined([T::flat(), E::flat()]).len())?;
+        let mut payload = flat.take(Self::FLAT_LEN - 1)?;
         match discriminant {
             0 => T::lift(source, &mut payload).map(Ok),
             1 => E::lift(source, &mut payload).map(Err),
@@ -240,6 +240,7 @@ pub trait Params: AbiType {
 impl<A: AbiType> AbiType for (A,) {
     const SIZE: u32 = A::SIZE;
     const ALIGN: u32 = A::ALIGN;
+    const FLAT_LEN: usize = A::FLAT_LEN;
 
     fn flatten(flat: &mut Vec<super::CoreType>) {
         A::flatten(flat);
@@ -251,7 +252,7 @@ macro_rules! lift_params {
         impl<$($type: Lift),*> Params for ($($type,)*) {
             fn lift_params(source: &mut Source<'_>, names: &[&str], values: &[CoreValue]) -> Result<Self, AbiError> {
                 let mut values = FlatValues::new(values);
-                if Self::flat().len() <= MAX_FLAT_PARAMS {
+                if Self::FLAT_LEN <= MAX_FLAT_PARAMS {
                     return Ok(($(
                         $type::lift(source, &mut values).map_err(|error| error.inside(names[$index]))?,
                     )*));
