@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use benches::{GETS, STATE_GETS, guest, instantiate, large_module, load, runtime};
 use components::{App, Registry};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engines::artifact_cache::{Artifact, ArtifactCache, ArtifactKey, Description, ModuleFile};
+use engines::engine::Instance;
 use engines::module_info::ModuleInfo;
 use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Method, Request};
@@ -42,14 +43,16 @@ fn load_from_cache(criterion: &mut Criterion) {
             let compile = || Artifact::in_memory(&engine.compile(&module).expect("a module that every engine runs"));
             cache.get_or_compile(&key, description, compile).expect("an artifact");
             cache.remember(&*engine, &file, &key);
-            group.bench_function(engine.name(), |bencher| {
-                bencher.iter(|| {
-                    let artifact = cache.find(&*engine, &file).expect("a known file").artifact;
-                    // SAFETY: the cache is this function's own, and the artifact this engine's.
-                    #[expect(unsafe_code, reason = "see above")]
-                    unsafe { engine.load(&artifact) }.expect("a module")
+            for at_once in [1, 128] {
+                group.bench_function(BenchmarkId::new(engine.name(), at_once), |bencher| {
+                    bencher.iter(|| {
+                        let artifact = cache.find(&*engine, &file).expect("a known file").artifact;
+                        // SAFETY: the cache is this function's own, and the artifact this engine's.
+                        #[expect(unsafe_code, reason = "see above")]
+                        unsafe { engine.load(&artifact, at_once) }.expect("a module")
+                    });
                 });
-            });
+            }
         }
         group.finish();
     }
@@ -60,7 +63,7 @@ fn instantiate_hello(criterion: &mut Criterion) {
     let host = Arc::new(HostContext::default());
     let mut group = criterion.benchmark_group("instantiate hello");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("hello")) });
+        let module = runtime.block_on(async { load(&*engine, &guest("hello"), 1) });
         group.bench_function(engine.name(), |bencher| {
             bencher.to_async(&runtime).iter(|| instantiate(&*module, &host));
         });
@@ -91,7 +94,7 @@ fn state_get(criterion: &mut Criterion) {
         });
     });
     for engine in engines::built_in() {
-        let module = load(&*engine, &module);
+        let module = load(&*engine, &module, 1);
         let mut instance = runtime.block_on(instantiate(&*module, &host));
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| runtime.block_on(instance.run("run")).expect("a guest that returns"));
@@ -104,16 +107,20 @@ fn http_request(criterion: &mut Criterion) {
     let runtime = runtime();
     let host = Arc::new(HostContext::default());
     let request = Request { method: Method::Get, uri: "/".to_owned(), ..Request::default() };
-    let mut group = criterion.benchmark_group("http request, fresh instance");
+    let answer = async |instance: &mut dyn Instance| {
+        let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
+        instance.call(&mut call).await.expect("an answer");
+        call.into_result()
+    };
+    let mut group = criterion.benchmark_group("http request");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("http")) });
-        group.bench_function(engine.name(), |bencher| {
-            bencher.to_async(&runtime).iter(async || {
-                let mut instance = instantiate(&*module, &host).await;
-                let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
-                instance.call(&mut call).await.expect("an answer");
-                call.into_result()
-            });
+        let module = runtime.block_on(async { load(&*engine, &guest("http"), 16) });
+        group.bench_function(BenchmarkId::new(engine.name(), "fresh"), |bencher| {
+            bencher.to_async(&runtime).iter(async || answer(&mut *instantiate(&*module, &host).await).await);
+        });
+        let mut instance = runtime.block_on(instantiate(&*module, &host));
+        group.bench_function(BenchmarkId::new(engine.name(), "reuse"), |bencher| {
+            bencher.iter(|| runtime.block_on(answer(&mut *instance)));
         });
     }
     group.finish();

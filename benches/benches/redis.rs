@@ -42,7 +42,7 @@ fn state_get(criterion: &mut Criterion) {
         });
     });
     for engine in engines::built_in() {
-        let module = load(&*engine, &module);
+        let module = load(&*engine, &module, 1);
         let mut instance = runtime.block_on(instantiate(&*module, &host));
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| runtime.block_on(instance.run("run")).expect("a guest that returns"));

@@ -5,7 +5,7 @@
 mod large_module;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::{env, fs};
 
 use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
@@ -50,13 +50,14 @@ pub fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-pub fn load(engine: &dyn Engine, module: &[u8]) -> Arc<dyn Module> {
-    engines::engine::compile_and_load(engine, module).expect("a module that every engine runs")
+/// For so many instances at the same time.
+pub fn load(engine: &dyn Engine, module: &[u8], at_once: u32) -> Arc<dyn Module> {
+    engines::engine::compile_and_load(engine, module, at_once).expect("a module that every engine runs")
 }
 
 /// A new instance with WASI, but without files.
 pub async fn instantiate(module: &dyn Module, host: &Arc<HostContext>) -> Box<dyn Instance> {
-    let wasi = WasiConfig::empty().expect("/dev/null");
-    let guest = GuestConfig { wasi, host: Arc::clone(host), cancel: CancellationToken::new() };
+    static WASI: LazyLock<Arc<WasiConfig>> = LazyLock::new(|| Arc::new(WasiConfig::empty().expect("/dev/null")));
+    let guest = GuestConfig { wasi: Arc::clone(&WASI), host: Arc::clone(host), cancel: CancellationToken::new() };
     module.instantiate(guest).await.expect("a guest that starts")
 }

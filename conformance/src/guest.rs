@@ -15,6 +15,7 @@ use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpClient, Request, Response};
 use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
+use shim::guest_host::trigger::http::HttpOptions;
 use shim::guest_host::trigger::{Guests, initializer};
 use tokio_util::sync::CancellationToken;
 
@@ -107,8 +108,12 @@ impl EngineUnderTest {
             return Ok(loaded.clone());
         }
         let bytes = program.bytes()?;
-        let initializer = initializer(&ModuleInfo::read(&bytes)?);
-        let loaded = LoadedProgram { module: compile_and_load(&*self.engine, &bytes)?, initializer };
+        let info = ModuleInfo::read(&bytes)?;
+        // As a container would: a handler's instances come from a pool, where the engine has one.
+        let at_once =
+            if info.exports_function(HANDLE_HTTP_REQUEST) { HttpOptions::default().max_concurrency } else { 1 };
+        let initializer = initializer(&info);
+        let loaded = LoadedProgram { module: compile_and_load(&*self.engine, &bytes, at_once)?, initializer };
         programs.insert(program, loaded.clone());
         Ok(loaded)
     }
@@ -136,8 +141,8 @@ impl Subject {
     /// What fails the create of a container: the module is none, or imports what nobody provides.
     pub(crate) fn guest(&self) -> anyhow::Result<Guest> {
         let mut wasi = WasiConfig::empty()?;
-        wasi.stdout = tempfile::tempfile()?;
-        wasi.stderr = tempfile::tempfile()?;
+        wasi.stdout = Arc::new(tempfile::tempfile()?);
+        wasi.stderr = Arc::new(tempfile::tempfile()?);
         Ok(Guest {
             program: self.under_test.load(self.program)?,
             wasi,
@@ -168,13 +173,13 @@ impl Guest {
     }
 
     pub(crate) fn stdin(mut self, stdin: impl Into<OwnedFd>) -> Self {
-        self.wasi.stdin = File::from(stdin.into());
+        self.wasi.stdin = Arc::new(File::from(stdin.into()));
         self
     }
 
     /// In the place of the file that [`Ended::stdout`] is read from.
     pub(crate) fn stdout(mut self, stdout: impl Into<OwnedFd>) -> Self {
-        self.wasi.stdout = File::from(stdout.into());
+        self.wasi.stdout = Arc::new(File::from(stdout.into()));
         self
     }
 
@@ -210,12 +215,12 @@ impl Guest {
 
     /// Runs an export without parameters.
     pub(crate) async fn run(self, export: &str) -> anyhow::Result<Ended> {
-        let (mut stdout, mut stderr) = (self.wasi.stdout.try_clone()?, self.wasi.stderr.try_clone()?);
+        let (stdout, stderr) = (Arc::clone(&self.wasi.stdout), Arc::clone(&self.wasi.stderr));
         let stopped = match self.instantiate().await {
             Ok(mut instance) => instance.run(export).await,
             Err(stop) => Err(stop),
         };
-        Ok(Ended { stopped, stdout: written(&mut stdout)?, stderr: written(&mut stderr)? })
+        Ok(Ended { stopped, stdout: written(&stdout)?, stderr: written(&stderr)? })
     }
 
     /// Has the guest's handler answer a request, without a server.
@@ -226,20 +231,20 @@ impl Guest {
     }
 
     /// For a server, and the file that its guests' standard error goes to.
-    pub(crate) fn into_guests(self) -> anyhow::Result<(Guests, File)> {
+    pub(crate) fn into_guests(self) -> (Guests, Arc<File>) {
         let Self { program: LoadedProgram { module, initializer }, wasi, host, cancel: _ } = self;
-        let stderr = wasi.stderr.try_clone()?;
-        Ok((Guests { module, host: Arc::new(host), wasi, initializer }, stderr))
+        let stderr = Arc::clone(&wasi.stderr);
+        (Guests { module, host: Arc::new(host), wasi: Arc::new(wasi), initializer }, stderr)
     }
 
     async fn instantiate(self) -> Result<Box<dyn Instance>, Stop> {
         let Self { program, wasi, host, cancel } = self;
-        program.module.instantiate(GuestConfig { wasi, host: Arc::new(host), cancel }).await
+        program.module.instantiate(GuestConfig { wasi: Arc::new(wasi), host: Arc::new(host), cancel }).await
     }
 }
 
 /// Everything that was written to a guest's stream; nothing of one that is a pipe.
-pub(crate) fn written(file: &mut File) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn written(mut file: &File) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if file.rewind().is_ok() {
         file.read_to_end(&mut bytes)?;

@@ -31,7 +31,8 @@ pub trait Engine: Send + Sync {
     /// The module's fault: it is not valid, or uses what the engine does not support.
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError>;
 
-    /// Makes an artifact ready for instantiation and links every host function and WASI to it.
+    /// Makes an artifact ready for instantiation and links every host function and WASI to it. `at_once` is how many of
+    /// its instances will be alive at the same time at most: an engine may set aside what they need.
     ///
     /// # Errors
     /// The artifact is not this engine's, or the module imports something with another type.
@@ -40,7 +41,7 @@ pub trait Engine: Send + Sync {
     /// The artifact is native code. It must be what [`compile`](Self::compile) answered for an equal
     /// [`fingerprint`](Self::fingerprint), unchanged; never bytes that came with an image.
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError>;
+    unsafe fn load(&self, artifact: &Artifact, at_once: u32) -> Result<Arc<dyn Module>, LoadError>;
 }
 
 /// A loaded module.
@@ -69,46 +70,35 @@ pub trait Instance: Send {
 
 /// What one instance gets.
 pub struct GuestConfig {
-    pub wasi: WasiConfig,
+    pub wasi: Arc<WasiConfig>,
     pub host: Arc<HostContext>,
     /// Ends the guest wherever it is.
     pub cancel: CancellationToken,
 }
 
-/// WASI preview 1, as one guest sees it.
+/// WASI preview 1, as a guest sees it. Instances that have the same write to the same files.
+#[derive(Clone)]
 pub struct WasiConfig {
     /// The program's name first.
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
-    pub stdin: File,
-    pub stdout: File,
-    pub stderr: File,
+    pub stdin: Arc<File>,
+    pub stdout: Arc<File>,
+    pub stderr: Arc<File>,
     pub preopens: Vec<Preopen>,
 }
 
 impl WasiConfig {
     /// Neither arguments, environment, files nor input; output is thrown away.
     pub fn empty() -> std::io::Result<Self> {
-        let null = || File::options().read(true).write(true).open("/dev/null");
+        let null = Arc::new(File::options().read(true).write(true).open("/dev/null")?);
         Ok(Self {
             args: Vec::new(),
             env: Vec::new(),
-            stdin: null()?,
-            stdout: null()?,
-            stderr: null()?,
+            stdin: Arc::clone(&null),
+            stdout: Arc::clone(&null),
+            stderr: null,
             preopens: Vec::new(),
-        })
-    }
-
-    /// The same again, for another instance: both write to the same files.
-    pub fn try_clone(&self) -> std::io::Result<Self> {
-        Ok(Self {
-            args: self.args.clone(),
-            env: self.env.clone(),
-            stdin: self.stdin.try_clone()?,
-            stdout: self.stdout.try_clone()?,
-            stderr: self.stderr.try_clone()?,
-            preopens: self.preopens.clone(),
         })
     }
 }
@@ -240,11 +230,12 @@ pub struct LoadError {
     pub reason: String,
 }
 
-/// Compiles in memory and loads: for tests, benches and short-lived programs, where a cache is no use.
-pub fn compile_and_load(engine: &dyn Engine, module: &[u8]) -> anyhow::Result<Arc<dyn Module>> {
+/// Compiles in memory and loads: for tests, benches and short-lived programs, where a cache is no use. `at_once` as for
+/// [`Engine::load`].
+pub fn compile_and_load(engine: &dyn Engine, module: &[u8], at_once: u32) -> anyhow::Result<Arc<dyn Module>> {
     let artifact = Artifact::in_memory(&Bytes::from(engine.compile(module)?))?;
     // SAFETY: the artifact comes from this very engine and no one else has its file.
     #[expect(unsafe_code, reason = "see above")]
-    let module = unsafe { engine.load(&artifact) }?;
+    let module = unsafe { engine.load(&artifact, at_once) }?;
     Ok(module)
 }

@@ -1,7 +1,9 @@
-//! The engine `wasmer`: each guest runs on a thread of its own, which waits while the guest waits for its host.
+//! The engine `wasmer`: each guest has a thread for itself, which waits while the guest waits for its host.
 
 mod config;
 mod guest;
+mod interrupt;
+mod memory;
 mod signal;
 mod stop;
 mod thread;
@@ -9,7 +11,6 @@ mod wasi;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
@@ -17,22 +18,17 @@ use futures::FutureExt as _;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
 use host_abi::host_functions::{HostFunction, host_functions};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-use wasmer::{FunctionEnv, Imports, Interrupter, Store};
-use wasmer_wasix::wasmer_wasix_types::wasi::Signal;
-use wasmer_wasix::{WasiFunctionEnv, WasiProcess};
+use wasmer::{FunctionEnv, Imports, Store};
+use wasmer_wasix::WasiFunctionEnv;
 
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop, WasiConfig};
 use guest::{Exports, GuestState, RunningGuest};
+use interrupt::{Leash, Reach};
 use thread::GuestThread;
 use wasi::SharedRuntime;
 
 const NAME: &str = "wasmer";
-
-/// How often a cancelled guest is interrupted until it has ended: an interrupt that comes while the thread is on its
-/// way between guest and host can be lost.
-const INTERRUPT_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Nothing is made before it is needed: see [`config::engine`].
 #[derive(Default)]
@@ -62,7 +58,7 @@ impl Engine for Wasmer {
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> anyhow::Result<LinkedModule> {
             let engine = config::engine();
             // SAFETY: this function's own contract.
@@ -94,8 +90,11 @@ impl LinkedModule {
     /// any guest is started.
     fn check_imports(&self) -> anyhow::Result<()> {
         let mut store = signal::store(&self.engine);
-        let guest =
-            GuestConfig { wasi: WasiConfig::empty()?, host: Arc::default(), cancel: CancellationToken::default() };
+        let guest = GuestConfig {
+            wasi: Arc::new(WasiConfig::empty()?),
+            host: Arc::default(),
+            cancel: CancellationToken::default(),
+        };
         let Links { imports, .. } = self.link(&mut store, guest)?;
         for import in self.module.imports() {
             let (interface, name) = (import.module(), import.name());
@@ -108,7 +107,7 @@ impl LinkedModule {
 
     fn link(&self, store: &mut Store, guest: GuestConfig) -> anyhow::Result<Links> {
         let GuestConfig { wasi, host, cancel } = guest;
-        let wasi = wasi::environment(store, &self.wasi, wasi)?;
+        let wasi = wasi::environment(store, &self.wasi, &wasi)?;
         let mut imports = wasi::imports(store, &wasi);
         let state = FunctionEnv::new(store, GuestState { host, cancel, exports: None, allocating: false });
         for function in &*self.host_functions {
@@ -118,18 +117,16 @@ impl LinkedModule {
     }
 
     /// On the guest's own thread.
-    fn start(&self, guest: GuestConfig) -> Result<StartedGuest, Stop> {
+    fn start(&self, guest: GuestConfig, reach: Arc<Reach>) -> Result<StartedGuest, Stop> {
         signal::interrupt_in(&self.code);
         let mut store = signal::store(&self.engine);
-        let cancel = guest.cancel.clone();
         let Links { mut wasi, state, imports } = self.link(&mut store, guest).map_err(stop::failed)?;
-        let process = wasi.data(&store).process.clone();
-        let on_cancel = tokio::spawn(interrupt_once_cancelled(cancel, store.interrupter(), process));
+        reach.set(store.interrupter(), wasi.data(&store).process.clone());
         let instance = wasmer::Instance::new(&mut store, &self.module, &imports).map_err(stop::from_instantiation)?;
         wasi::bind_instance(&mut store, &mut wasi, &instance).map_err(stop::failed)?;
         let exports = Exports::new(&store, &instance);
         state.as_mut(&mut store).exports = Some(exports);
-        Ok(StartedGuest { store, state, _on_cancel: AbortOnDropHandle::new(on_cancel) })
+        Ok(StartedGuest { store, state, _reach: reach })
     }
 }
 
@@ -140,22 +137,11 @@ struct Links {
     imports: Imports,
 }
 
-/// Wakes a guest that sleeps, and interrupts one that runs or that waits in a system call of its host, until it has
-/// ended. One that waits in a host function of this project sees the token itself.
-async fn interrupt_once_cancelled(cancel: CancellationToken, interrupter: Interrupter, process: WasiProcess) {
-    cancel.cancelled().await;
-    loop {
-        process.signal_process(Signal::Sigkill);
-        interrupter.interrupt();
-        tokio::time::sleep(INTERRUPT_INTERVAL).await;
-    }
-}
-
 /// A guest with its store, which is bound to the guest's thread.
 struct StartedGuest {
     store: Store,
     state: FunctionEnv<GuestState>,
-    _on_cancel: AbortOnDropHandle<()>,
+    _reach: Arc<Reach>,
 }
 
 impl StartedGuest {
@@ -169,16 +155,17 @@ impl Module for LinkedModule {
     async fn instantiate(&self, mut guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
         let cancel = guest.cancel.child_token();
         guest.cancel = cancel.clone();
+        let reach = Arc::new(Reach::default());
+        let leash = Leash::new(cancel, &reach);
         let module = self.clone();
-        let thread = until_ended(&cancel, GuestThread::start(move || module.start(guest))).await?;
-        Ok(Box::new(StartedInstance { thread, cancel }))
+        let thread = leash.until_ended(GuestThread::start(move || module.start(guest, reach))).await?;
+        Ok(Box::new(StartedInstance { thread, leash }))
     }
 }
 
 struct StartedInstance {
-    thread: GuestThread<StartedGuest>,
-    /// Of this guest alone.
-    cancel: CancellationToken,
+    thread: GuestThread,
+    leash: Leash,
 }
 
 #[async_trait]
@@ -186,27 +173,14 @@ impl Instance for StartedInstance {
     async fn run(&mut self, export: &str) -> Result<(), Stop> {
         let export = export.to_owned();
         let job = move |guest: &mut StartedGuest| at_once(guest.running().call(&export, &[])).map(drop);
-        until_ended(&self.cancel, self.thread.run(job)).await
+        self.leash.until_ended(self.thread.run(job)).await
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
         let mut call = call.detach();
         let job = move |guest: &mut StartedGuest| at_once(call_export(&mut guest.running(), &mut *call));
-        until_ended(&self.cancel, self.thread.run(job)).await
+        self.leash.until_ended(self.thread.run(job)).await
     }
-}
-
-/// Waits for a guest's thread. Whoever stops waiting cancels the guest.
-async fn until_ended<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-    // On a busy machine the interrupt may come later than the guest's first words.
-    if cancel.is_cancelled() {
-        return Err(Stop::Cancelled);
-    }
-    let abandoned = cancel.clone().drop_guard();
-    let ended = work.await;
-    abandoned.disarm();
-    // An interrupt shows as a trap, an exit or an error of whatever the guest was doing.
-    if cancel.is_cancelled() { ended.map_err(|_| Stop::Cancelled) } else { ended }
 }
 
 /// What a guest does on its own thread is done when it returns.

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
-use guest::{GuestState, RunningGuest};
+use guest::{ExportPlaces, GuestState, RunningGuest};
 use watch::Watch;
 
 const NAME: &str = "wasmtime";
@@ -57,28 +57,41 @@ impl Engine for Wasmtime {
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
-        let load = || -> wasmtime::Result<LinkedModule> {
-            let file = artifact.file().try_clone()?;
+    unsafe fn load(&self, artifact: &Artifact, at_once: u32) -> Result<Arc<dyn Module>, LoadError> {
+        if at_once > 1 {
             // SAFETY: this function's own contract.
-            let module = unsafe { wasmtime::Module::deserialize_open_file(&self.engine, file) }?;
-            let mut linker = Linker::new(&self.engine);
-            wasi::link(&mut linker)?;
-            for function in host_functions() {
-                guest::link(&mut linker, function)?;
+            let pooled = config::pooling_engine(at_once).and_then(|engine| unsafe { load(&engine, artifact) });
+            match pooled {
+                Ok(module) => return Ok(module),
+                Err(error) => tracing::info!(error = format!("{error:#}"), "instances are made without a pool"),
             }
-            Ok(LinkedModule {
-                linked: linker.instantiate_pre(&module)?,
-                watch: Arc::new(Watch::start(self.engine.clone())?),
-            })
-        };
-        let module = load().map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })?;
-        Ok(Arc::new(module))
+        }
+        // SAFETY: this function's own contract.
+        let module = unsafe { load(&self.engine, artifact) };
+        module.map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })
     }
+}
+
+/// # Safety
+/// As for [`Engine::load`].
+#[expect(unsafe_code, reason = "the caller vouches for the artifact")]
+unsafe fn load(engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Result<Arc<dyn Module>> {
+    let file = artifact.file().try_clone()?;
+    // SAFETY: this function's own contract.
+    let module = unsafe { wasmtime::Module::deserialize_open_file(engine, file) }?;
+    let mut linker = Linker::new(engine);
+    wasi::link(&mut linker)?;
+    for function in host_functions() {
+        guest::link(&mut linker, function)?;
+    }
+    let linked = linker.instantiate_pre(&module)?;
+    let (exports, watch) = (ExportPlaces::of(&module), Arc::new(Watch::start(engine.clone())?));
+    Ok(Arc::new(LinkedModule { linked, exports, watch }))
 }
 
 struct LinkedModule {
     linked: InstancePre<GuestState>,
+    exports: ExportPlaces,
     watch: Arc<Watch>,
 }
 
@@ -86,15 +99,13 @@ struct LinkedModule {
 impl Module for LinkedModule {
     async fn instantiate(&self, guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
         let engine = self.linked.module().engine();
-        let mut store = Store::new(engine, GuestState::new(guest).map_err(stop::from_error)?);
-        store.set_epoch_deadline(1);
+        let mut store = Store::new(engine, GuestState::new(guest));
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
-        let cancel = store.data().cancel.clone();
-        let _running = self.watch.running();
-        let instantiated = cancel.run_until_cancelled(self.linked.instantiate_async(&mut store)).await;
-        let instance = instantiated.ok_or(Stop::Cancelled)?.map_err(stop::from_error)?;
-        guest::bind_exports(&mut store, instance);
-        Ok(Box::new(StartedInstance { store, watch: Arc::clone(&self.watch) }))
+        let mut guest = StartedInstance { store, watch: Arc::clone(&self.watch) };
+        let instantiate = async |guest: RunningGuest<'_>| self.linked.instantiate_async(guest.store).await;
+        let instance = guest.until_cancelled(instantiate).await?;
+        self.exports.bind(&mut guest.store, instance);
+        Ok(Box::new(guest))
     }
 }
 
@@ -104,16 +115,20 @@ struct StartedInstance {
 }
 
 impl StartedInstance {
-    /// Runs a call of the guest until it returns or is cancelled.
+    /// Has the guest run until it returns or is cancelled.
     async fn until_cancelled<T>(
         &mut self,
         call: impl AsyncFnOnce(RunningGuest<'_>) -> wasmtime::Result<T>,
     ) -> Result<T, Stop> {
         let _running = self.watch.running();
+        self.store.set_epoch_deadline(1);
         let cancel = self.store.data().cancel.clone();
         let guest = RunningGuest { store: self.store.as_context_mut() };
-        let ended = cancel.run_until_cancelled(call(guest)).await;
-        ended.ok_or(Stop::Cancelled)?.map_err(stop::from_error)
+        let ended = cancel.run_until_cancelled(call(guest)).await.ok_or(Stop::Cancelled)?;
+        match self.store.data_mut().wasi.failure() {
+            Some(failure) => Err(stop::failed(failure)),
+            None => ended.map_err(stop::from_error),
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// Runs a guest that loops for ever until it is cancelled.
 async fn interrupt_a_guest(module: &Arc<dyn Module>) {
     let cancel = CancellationToken::new();
-    let guest = GuestConfig { wasi: WasiConfig::empty().unwrap(), host: Arc::default(), cancel: cancel.clone() };
+    let wasi = Arc::new(WasiConfig::empty().unwrap());
+    let guest = GuestConfig { wasi, host: Arc::default(), cancel: cancel.clone() };
     let mut instance = module.instantiate(guest).await.unwrap();
     let guest = tokio::spawn(async move { instance.run("_start").await });
     sleep(Duration::from_millis(20)).await;
@@ -26,7 +27,7 @@ async fn interrupt_a_guest(module: &Arc<dyn Module>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupt_is_for_its_guest_and_a_signal_for_its_listener() {
     let endless = wat::parse_str(r#"(module (func (export "_start") (loop $forever (br $forever))))"#).unwrap();
-    let module = compile_and_load(&Wasmer::new(), &endless).unwrap();
+    let module = compile_and_load(&Wasmer::new(), &endless, 1).unwrap();
     // wasmer has its handler by now, and this one comes before it.
     let mut listener = signal(SignalKind::user_defined1()).unwrap();
 

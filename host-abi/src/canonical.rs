@@ -8,6 +8,7 @@
 //! [`Lowered`] image without touching the guest, and the image is then placed in the guest's memory.
 
 mod call;
+mod chunks;
 mod layout;
 mod lift;
 mod lower;
@@ -15,6 +16,7 @@ mod memory;
 mod record;
 
 pub use call::{ExportCall, Guest, GuestExports, TypedCall, call_export};
+pub use chunks::ByteChunks;
 pub use layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to};
 pub use lift::{FlatValues, Lift, Params, Source};
 pub use lower::{BlockId, Image, Lower, Lowered, Slot};
@@ -23,6 +25,6 @@ pub(crate) use record::{wit_enum, wit_record, wit_variant};
 
 /// For [`wit_variant`].
 pub(crate) mod variant {
-    pub(crate) use super::layout::{joined, max, payload_offset, variant_size};
+    pub(crate) use super::layout::{joined, max, max_len, payload_offset, variant_size};
     pub(crate) use super::lower::lower_case;
 }

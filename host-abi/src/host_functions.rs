@@ -199,7 +199,7 @@ impl HostFunction {
         R: Lower,
         F: Future<Output = R> + Send + 'static,
     {
-        let result_in_memory = R::flat().len() > MAX_FLAT_RESULTS;
+        let result_in_memory = R::FLAT_LEN > MAX_FLAT_RESULTS;
         let begin = move |host: &Arc<HostContext>, memory: &dyn GuestMemory, arguments: &[CoreValue]| {
             let mut source = Source::new(memory);
             let params = P::lift_params(&mut source, param_names, arguments)?;

@@ -38,6 +38,7 @@ impl fmt::Debug for Redacted {
 impl AbiType for Redacted {
     const SIZE: u32 = String::SIZE;
     const ALIGN: u32 = String::ALIGN;
+    const FLAT_LEN: usize = String::FLAT_LEN;
 
     fn flatten(flat: &mut Vec<CoreType>) {
         String::flatten(flat);

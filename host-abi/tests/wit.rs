@@ -229,6 +229,7 @@ struct Layout {
 
 impl Layout {
     fn of<T: AbiType>() -> Self {
+        assert_eq!(T::FLAT_LEN, T::flat().len());
         Self { size: T::SIZE as usize, align: T::ALIGN as usize, flat: T::flat() }
     }
 

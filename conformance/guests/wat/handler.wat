@@ -1,5 +1,6 @@
 ;; An HTTP guest that does what a handler should not. The second byte of the path says what:
 ;;   /memory  answers `fresh` where its memory is as the module has it, else `used`, and then fills it
+;;   /trap    traps
 ;;   /exit    ends with code 3
 ;;   /loop    prints `!` and never returns
 ;;   /status  answers with a status that there is not
@@ -65,6 +66,8 @@
         (call $use-up)))
     (if (i32.eq (local.get $word) (i32.const 0x65)) ;; e
       (then (call $proc_exit (i32.const 3))))
+    (if (i32.eq (local.get $word) (i32.const 0x74)) ;; t
+      (then (unreachable)))
     (if (i32.eq (local.get $word) (i32.const 0x6c)) ;; l
       (then
         (drop (call $fd_write (i32.const 1) (i32.const 40) (i32.const 1) (i32.const 48)))

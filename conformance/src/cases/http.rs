@@ -1,9 +1,13 @@
 //! HTTP guests behind the server that a container has.
 
+mod http2;
+mod limits;
+mod reuse;
+
 use std::fs::File;
 use std::io::{PipeReader, Read as _, pipe};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
@@ -14,7 +18,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use shim::guest_host::trigger::http::serve;
+use shim::guest_host::trigger::http::{HttpOptions, serve};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +61,9 @@ pub(super) fn cases() -> Vec<Case> {
         an_endless_loop_holds_up_nobody,
         a_handler_ends_when_its_client_is_gone,
     });
+    cases.extend(limits::cases());
+    cases.extend(reuse::cases());
+    cases.extend(http2::cases());
     cases
 }
 
@@ -66,18 +73,22 @@ pub(super) struct Server {
     client: Client<HttpConnector, Full<Bytes>>,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
-    stderr: Mutex<File>,
+    stderr: Arc<File>,
 }
 
 impl Server {
     pub(super) async fn start(guest: Guest) -> anyhow::Result<Self> {
+        Self::start_with(guest, HttpOptions::default()).await
+    }
+
+    async fn start_with(guest: Guest, options: HttpOptions) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
-        let (guests, stderr) = guest.into_guests()?;
-        let served = tokio::spawn(serve(listener, guests, shutdown.clone()));
+        let (guests, stderr) = guest.into_guests();
+        let served = tokio::spawn(serve(listener, guests, options, shutdown.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { address, client, shutdown, served, stderr: Mutex::new(stderr) })
+        Ok(Self { address, client, shutdown, served, stderr })
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
@@ -101,8 +112,7 @@ impl Server {
 
     /// What the guests, and the server for them, wrote to standard error.
     fn stderr(&self) -> anyhow::Result<String> {
-        let mut stderr = self.stderr.lock().map_err(|_| anyhow::anyhow!("a reader panicked"))?;
-        Ok(String::from_utf8_lossy(&written(&mut stderr)?).into_owned())
+        Ok(String::from_utf8_lossy(&written(&self.stderr)?).into_owned())
     }
 
     /// Stops the server, which must end once the requests in flight are answered.

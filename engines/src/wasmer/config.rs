@@ -3,6 +3,8 @@
 use wasmer::Engine;
 use wasmer::sys::{Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt as _, vm};
 
+use super::memory::KeptMemories;
+
 /// Exactly what wasmtime takes as well, so that a module runs on both or on neither.
 const FEATURES: Features = Features {
     bulk_memory: true,
@@ -25,7 +27,9 @@ const FEATURES: Features = Features {
 pub(super) fn engine() -> Engine {
     let mut compiler = Cranelift::new();
     compiler.opt_level(CraneliftOptLevel::Speed);
-    EngineBuilder::new(compiler).set_features(Some(FEATURES)).into()
+    let mut engine: Engine = EngineBuilder::new(compiler).set_features(Some(FEATURES)).into();
+    engine.set_tunables(KeptMemories::new(engine.target()));
+    engine
 }
 
 /// Everything that the code of an engine depends on.

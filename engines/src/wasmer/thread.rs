@@ -1,57 +1,132 @@
-//! The thread that a guest lives on: wasmer's store cannot leave the one it was made on.
+//! The threads that guests live on: wasmer's store cannot leave the one it was made on. A thread whose guest is gone
+//! waits a while for the next one, since starting a thread takes as long as making an instance.
 
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::stop;
+use super::{StartedGuest, stop};
 use crate::engine::Stop;
 
-type Job<G> = Box<dyn FnOnce(&mut G) + Send>;
+/// How many threads wait for a guest, at most, and how long.
+const MOST_IDLE: usize = 64;
+const IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// A guest `G` on a thread of its own. When this is dropped, the thread ends after the job at hand.
-pub(super) struct GuestThread<G> {
-    jobs: mpsc::Sender<Job<G>>,
+/// The threads without a guest. Who came last goes first: its stack and its memory are in a processor's cache.
+static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
+
+/// Work for a thread and for the guest on it, once there is one.
+type Job = Box<dyn FnOnce(&mut Option<StartedGuest>) + Send>;
+
+struct Thread {
+    id: ThreadId,
+    jobs: Sender<Job>,
 }
 
-impl<G: 'static> GuestThread<G> {
-    /// Makes the guest on a new thread, which belongs to the runtime of whoever asks.
-    pub(super) async fn start(make: impl FnOnce() -> Result<G, Stop> + Send + 'static) -> Result<Self, Stop> {
-        let runtime = Handle::current();
-        let (jobs, inbox) = mpsc::channel::<Job<G>>();
-        let (made, answer) = oneshot::channel();
-        let main = move || {
-            let _runtime = runtime.enter();
-            match make() {
-                Ok(mut guest) => {
-                    if made.send(Ok(())).is_ok() {
-                        inbox.into_iter().for_each(|job| job(&mut guest));
-                    }
-                }
-                Err(stop) => drop(made.send(Err(stop))),
-            }
+impl Thread {
+    fn idle_or_new() -> Result<Self, Stop> {
+        let idle = idle().pop();
+        idle.map_or_else(Self::start, Ok)
+    }
+
+    fn start() -> Result<Self, Stop> {
+        let (jobs, inbox) = mpsc::channel();
+        let thread =
+            thread::Builder::new().name("guest".to_owned()).spawn(move || work(&inbox)).map_err(stop::failed)?;
+        Ok(Self { id: thread.thread().id(), jobs })
+    }
+
+    /// Ends here unless it is wanted.
+    fn wait_for_a_guest(self) {
+        let mut idle = idle();
+        if idle.len() < MOST_IDLE {
+            idle.push(self);
+        }
+    }
+}
+
+fn idle() -> MutexGuard<'static, Vec<Thread>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What each thread does.
+fn work(inbox: &Receiver<Job>) {
+    let mut guest = None;
+    loop {
+        let job = match guest {
+            Some(_) => inbox.recv().map_err(RecvTimeoutError::from),
+            None => inbox.recv_timeout(IDLE_TIME),
         };
-        thread::Builder::new().name("guest".to_owned()).spawn(main).map_err(stop::failed)?;
-        answered(answer).await?;
-        Ok(Self { jobs })
+        match job {
+            Ok(job) => job(&mut guest),
+            Err(RecvTimeoutError::Timeout) => idle().retain(|idle| idle.id != thread::current().id()),
+            // Nobody has any work for it, nor will have.
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// A guest on its thread. When this is dropped, the guest is gone after the job at hand, and the thread is free.
+pub(super) struct GuestThread {
+    /// There until this is dropped.
+    thread: Option<Thread>,
+    runtime: Handle,
+}
+
+impl GuestThread {
+    /// Makes a guest, which belongs to the runtime of whoever asks.
+    pub(super) async fn start(
+        make: impl FnOnce() -> Result<StartedGuest, Stop> + Send + 'static,
+    ) -> Result<Self, Stop> {
+        let started = Self { thread: Some(Thread::idle_or_new()?), runtime: Handle::current() };
+        let make = |guest: &mut Option<StartedGuest>| {
+            *guest = Some(make()?);
+            Ok(())
+        };
+        started.ask(make).await?;
+        Ok(started)
     }
 
     /// Has the thread do something with its guest.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut G) -> Result<T, Stop> + Send + 'static,
+        job: impl FnOnce(&mut StartedGuest) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, Stop> {
+        self.ask(|guest| guest.as_mut().map_or_else(|| Err(stop::failed("the guest is gone")), job)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Option<StartedGuest>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
         let (done, answer) = oneshot::channel();
-        let job = move |guest: &mut G| drop(done.send(job(guest)));
+        let runtime = self.runtime.clone();
+        let job = move |guest: &mut Option<StartedGuest>| {
+            let _runtime = runtime.enter();
+            let _ = done.send(job(guest));
+        };
         // A thread that is gone drops the job, and with it the other end of the answer.
-        let _ = self.jobs.send(Box::new(job));
-        answered(answer).await
+        if let Some(thread) = &self.thread {
+            let _ = thread.jobs.send(Box::new(job));
+        }
+        // A panic of the engine ends its guest and its thread, and those only.
+        answer.await.unwrap_or_else(|_| Err(stop::failed("the engine failed")))
     }
 }
 
-/// A panic of the engine ends its guest, and that guest only.
-async fn answered<T>(answer: oneshot::Receiver<Result<T, Stop>>) -> Result<T, Stop> {
-    answer.await.unwrap_or_else(|_| Err(stop::failed("the engine failed")))
+impl Drop for GuestThread {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let (jobs, runtime) = (thread.jobs.clone(), self.runtime.clone());
+        let free = move |guest: &mut Option<StartedGuest>| {
+            let _runtime = runtime.enter();
+            *guest = None;
+            thread.wait_for_a_guest();
+        };
+        let _ = jobs.send(Box::new(free));
+    }
 }

@@ -33,20 +33,20 @@ pub(super) fn shared_runtime(engine: &Engine) -> SharedRuntime {
 pub(super) fn environment(
     store: &mut impl AsStoreMut,
     runtime: &SharedRuntime,
-    config: WasiConfig,
+    config: &WasiConfig,
 ) -> anyhow::Result<WasiFunctionEnv> {
     let WasiConfig { args, env, stdin, stdout, stderr, preopens } = config;
     let mut wasi = WasiEnvBuilder::new("");
-    *wasi.get_args_mut() = args;
-    wasi.add_envs(env);
-    wasi.set_stdin(Box::new(HostFile::stream(stdin)));
-    wasi.set_stdout(Box::new(HostFile::stream(stdout)));
-    wasi.set_stderr(Box::new(HostFile::stream(stderr)));
+    *wasi.get_args_mut() = args.clone();
+    wasi.add_envs(env.clone());
+    wasi.set_stdin(Box::new(HostFile::stream(stdin.try_clone()?)));
+    wasi.set_stdout(Box::new(HostFile::stream(stdout.try_clone()?)));
+    wasi.set_stderr(Box::new(HostFile::stream(stderr.try_clone()?)));
     wasi.set_runtime(Arc::clone(runtime));
     wasi.set_disable_default_builtins(true);
     let mounts = MountFileSystem::new();
-    for preopen in &preopens {
-        add_preopen(&mut wasi, &mounts, preopen, &preopens)
+    for preopen in preopens {
+        add_preopen(&mut wasi, &mounts, preopen, preopens)
             .with_context(|| format!("cannot open {} for the guest", preopen.host.display()))?;
     }
     wasi.set_mount_fs(mounts);

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, open, openat2};
 use wasmtime::{AsContextMut as _, Caller, Extern, Linker, Memory};
@@ -13,6 +13,7 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPrevie
 use wiggle::GuestMemory;
 
 use super::guest::GuestState;
+use crate::engine::Preopen;
 
 const ERRNO_IO: i32 = 29;
 const ERRNO_ROFS: i32 = 69;
@@ -33,10 +34,10 @@ macro_rules! mend {
                     let memory = memory(&mut caller)?;
                     let fuel = caller.as_context_mut().hostcall_fuel();
                     let (bytes, state) = memory.data_and_store_mut(&mut caller);
-                    state.wasi.set_hostcall_fuel(fuel);
+                    state.wasi.context().set_hostcall_fuel(fuel);
                     let mut guest = GuestMemory::Unshared(bytes);
-                    let errno = wasi::$function(&mut state.wasi, &mut guest, $($parameter),+).await?;
-                    let is_read_only = |path: GuestPath| is_read_only(&state.preopens, bytes, path);
+                    let errno = wasi::$function(state.wasi.context(), &mut guest, $($parameter),+).await?;
+                    let is_read_only = |path: GuestPath| is_read_only(state.wasi.preopens(), bytes, path);
                     Ok(if errno == ERRNO_IO && [$($path),+].into_iter().all(is_read_only) { ERRNO_ROFS } else { errno })
                 })
             },
@@ -75,14 +76,14 @@ fn memory(caller: &mut Caller<'_, GuestState>) -> wasmtime::Result<Memory> {
 }
 
 /// Whether what is at a path, or the folder that it would be in, lies on a file system that takes no changes.
-fn is_read_only(preopens: &[PathBuf], memory: &[u8], (fd, address, length): GuestPath) -> bool {
+fn is_read_only(preopens: &[Preopen], memory: &[u8], (fd, address, length): GuestPath) -> bool {
     let preopen = usize::try_from(fd).ok().and_then(|fd| preopens.get(fd.checked_sub(FIRST_PREOPEN)?));
     let (address, length) = (address.cast_unsigned() as usize, length.cast_unsigned() as usize);
     let path = memory.get(address..).and_then(|rest| rest.get(..length));
     let (Some(preopen), Some(path)) = (preopen, path) else { return false };
     let path = Path::new(OsStr::from_bytes(path));
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(directory) = open(preopen, flags | OFlags::DIRECTORY, Mode::empty()) else { return false };
+    let Ok(directory) = open(&preopen.host, flags | OFlags::DIRECTORY, Mode::empty()) else { return false };
     let find = |path: &Path| {
         openat2(&directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     };

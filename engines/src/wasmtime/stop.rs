@@ -31,6 +31,11 @@ pub(super) fn from_error(error: wasmtime::Error) -> Stop {
     Stop::Trap(trap)
 }
 
+/// The host could not do its part.
+pub(super) fn failed(error: wasmtime::Error) -> Stop {
+    Stop::Trap(Trap { kind: TrapKind::Other, message: Some(format!("{error:#}")), backtrace: None })
+}
+
 fn kind(trap: wasmtime::Trap) -> TrapKind {
     use wasmtime::Trap as T;
     match trap {

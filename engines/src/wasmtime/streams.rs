@@ -30,14 +30,14 @@ pub(super) struct Input(Arc<File>);
 pub(super) struct Output(Arc<File>);
 
 impl Input {
-    pub(super) fn new(file: File) -> Self {
-        Self(Arc::new(file))
+    pub(super) fn new(file: &Arc<File>) -> Self {
+        Self(Arc::clone(file))
     }
 }
 
 impl Output {
-    pub(super) fn new(file: File) -> Self {
-        Self(Arc::new(file))
+    pub(super) fn new(file: &Arc<File>) -> Self {
+        Self(Arc::clone(file))
     }
 }
 

@@ -1,11 +1,10 @@
 //! Who keeps guests from holding a thread for ever.
 
+use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
 use std::time::Duration;
-
-use tokio::runtime::Builder;
-use tokio::sync::watch;
 
 /// How long a guest may run before it lets others have its thread, and looks whether it was cancelled.
 const TURN: Duration = Duration::from_millis(10);
@@ -13,36 +12,56 @@ const TURN: Duration = Duration::from_millis(10);
 /// A thread that advances the engine's epoch at every turn, as long as any guest runs. Guests may keep every thread of
 /// their own runtime busy.
 pub(super) struct Watch {
-    running: Arc<watch::Sender<usize>>,
+    guests: Arc<Guests>,
+    watcher: Thread,
+}
+
+#[derive(Default)]
+struct Guests {
+    running: AtomicUsize,
+    /// Nobody is left who could run one.
+    gone: AtomicBool,
 }
 
 /// A guest that runs.
-pub(super) struct Running(Arc<watch::Sender<usize>>);
+pub(super) struct Running<'a>(&'a Guests);
 
 impl Watch {
-    pub(super) fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        let (running, mut seen) = watch::channel(0_usize);
-        // It ends when nobody is left who could run a guest.
-        let turns = async move {
-            while seen.wait_for(|running| *running > 0).await.is_ok() {
-                tokio::time::sleep(TURN).await;
-                engine.increment_epoch();
+    pub(super) fn start(engine: wasmtime::Engine) -> io::Result<Self> {
+        let guests = Arc::new(Guests::default());
+        let watched = Arc::clone(&guests);
+        let turns = move || {
+            while !watched.gone.load(Ordering::SeqCst) {
+                if watched.running.load(Ordering::SeqCst) == 0 {
+                    thread::park();
+                } else {
+                    thread::sleep(TURN);
+                    engine.increment_epoch();
+                }
             }
         };
-        thread::Builder::new().name("turns".to_owned()).spawn(move || runtime.block_on(turns))?;
-        Ok(Self { running: Arc::new(running) })
+        let thread = thread::Builder::new().name("turns".to_owned()).spawn(turns)?;
+        Ok(Self { guests, watcher: thread.thread().clone() })
     }
 
     /// A guest runs until the answer is dropped.
-    pub(super) fn running(&self) -> Running {
-        self.running.send_modify(|running| *running += 1);
-        Running(Arc::clone(&self.running))
+    pub(super) fn running(&self) -> Running<'_> {
+        if self.guests.running.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.watcher.unpark();
+        }
+        Running(&self.guests)
     }
 }
 
-impl Drop for Running {
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        self.guests.gone.store(true, Ordering::SeqCst);
+        self.watcher.unpark();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -66,11 +66,16 @@ pub(crate) struct Ended {
 
 impl Guest {
     pub(crate) fn new(engine: &dyn Engine, wat: impl AsRef<str>) -> Self {
+        Self::several(engine, wat, 1)
+    }
+
+    /// One of several that are alive at the same time.
+    pub(crate) fn several(engine: &dyn Engine, wat: impl AsRef<str>, at_once: u32) -> Self {
         let module = wat::parse_str(wat).expect("the test's WAT is valid");
-        let module = compile_and_load(engine, &module).expect("the engine takes the module");
+        let module = compile_and_load(engine, &module, at_once).expect("the engine takes the module");
         let mut wasi = WasiConfig::empty().unwrap();
-        wasi.stdout = tempfile::tempfile().unwrap();
-        wasi.stderr = tempfile::tempfile().unwrap();
+        wasi.stdout = Arc::new(tempfile::tempfile().unwrap());
+        wasi.stderr = Arc::new(tempfile::tempfile().unwrap());
         Self { module, wasi, host: HostContext::default(), cancel: CancellationToken::new() }
     }
 
@@ -90,12 +95,12 @@ impl Guest {
     }
 
     pub(crate) fn stdin(mut self, stdin: impl Into<std::os::fd::OwnedFd>) -> Self {
-        self.wasi.stdin = File::from(stdin.into());
+        self.wasi.stdin = Arc::new(File::from(stdin.into()));
         self
     }
 
     pub(crate) fn stdout(mut self, stdout: impl Into<std::os::fd::OwnedFd>) -> Self {
-        self.wasi.stdout = File::from(stdout.into());
+        self.wasi.stdout = Arc::new(File::from(stdout.into()));
         self
     }
 
@@ -111,17 +116,17 @@ impl Guest {
 
     pub(crate) async fn instantiate(&self) -> Result<Box<dyn Instance>, Stop> {
         let host = HostContext { state_stores: self.host.state_stores.clone(), ..HostContext::default() };
-        let wasi = self.wasi.try_clone().unwrap();
+        let wasi = Arc::new(self.wasi.clone());
         self.module.instantiate(GuestConfig { wasi, host: Arc::new(host), cancel: self.cancel.clone() }).await
     }
 
     /// Runs `_start` in a new instance.
-    pub(crate) async fn run(mut self) -> Ended {
+    pub(crate) async fn run(self) -> Ended {
         let result = match self.instantiate().await {
             Ok(mut instance) => instance.run("_start").await,
             Err(stop) => Err(stop),
         };
-        Ended { result, stdout: written(&mut self.wasi.stdout), stderr: written(&mut self.wasi.stderr) }
+        Ended { result, stdout: written(&self.wasi.stdout), stderr: written(&self.wasi.stderr) }
     }
 
     /// Runs `_start`, which must trap.
@@ -134,7 +139,7 @@ impl Guest {
 }
 
 /// What is in a file; a pipe is its test's to read.
-fn written(file: &mut File) -> String {
+fn written(mut file: &File) -> String {
     let mut text = Vec::new();
     if file.rewind().is_err() {
         return String::new();

@@ -104,7 +104,7 @@ impl<P: Lower + Send + 'static, R: Lift + Send + 'static> ExportCall for TypedCa
     fn lift(&mut self, memory: &dyn GuestMemory, result: Option<CoreValue>) -> Result<(), AbiError> {
         let mut source = Source::new(memory);
         let mut flat = FlatValues::new(result.as_slice());
-        let value = if R::flat().len() <= MAX_FLAT_RESULTS {
+        let value = if R::FLAT_LEN <= MAX_FLAT_RESULTS {
             R::lift(&mut source, &mut flat)?
         } else {
             let Some(CoreValue::I32(address)) = result else {

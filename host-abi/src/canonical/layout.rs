@@ -56,6 +56,8 @@ pub trait AbiType: Sized + Send + 'static {
     const SIZE: u32;
     /// A power of two.
     const ALIGN: u32;
+    /// How many core values it flattens to.
+    const FLAT_LEN: usize;
 
     /// Appends the core types of this type.
     fn flatten(flat: &mut Vec<CoreType>);
@@ -91,6 +93,10 @@ pub(crate) const fn max(a: u32, b: u32) -> u32 {
     if a > b { a } else { b }
 }
 
+pub(crate) const fn max_len(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
 /// Where the payload of a variant with a one-byte discriminant starts.
 pub(crate) const fn payload_offset(payload_align: u32) -> u32 {
     align_to(1, payload_align)
@@ -106,6 +112,7 @@ macro_rules! integer_layout {
         impl AbiType for $type {
             const SIZE: u32 = $size;
             const ALIGN: u32 = $size;
+            const FLAT_LEN: usize = 1;
 
             fn flatten(flat: &mut Vec<CoreType>) {
                 flat.push(CoreType::$core);
@@ -122,6 +129,7 @@ macro_rules! pointer_layout {
         impl$(<$generic: AbiType>)? AbiType for $type {
             const SIZE: u32 = 8;
             const ALIGN: u32 = 4;
+            const FLAT_LEN: usize = 2;
 
             fn flatten(flat: &mut Vec<CoreType>) {
                 flat.extend([CoreType::I32, CoreType::I32]);
@@ -130,12 +138,13 @@ macro_rules! pointer_layout {
     )*};
 }
 
-pointer_layout!([] String, [] bytes::Bytes, [T] Vec<T>);
+pointer_layout!([] String, [] bytes::Bytes, [] super::ByteChunks, [T] Vec<T>);
 
 /// What a case without a payload carries.
 impl AbiType for () {
     const SIZE: u32 = 0;
     const ALIGN: u32 = 1;
+    const FLAT_LEN: usize = 0;
 
     fn flatten(_: &mut Vec<CoreType>) {}
 }
@@ -143,6 +152,7 @@ impl AbiType for () {
 impl<A: AbiType, B: AbiType> AbiType for (A, B) {
     const SIZE: u32 = align_to(align_to(A::SIZE, B::ALIGN) + B::SIZE, Self::ALIGN);
     const ALIGN: u32 = max(A::ALIGN, B::ALIGN);
+    const FLAT_LEN: usize = A::FLAT_LEN + B::FLAT_LEN;
 
     fn flatten(flat: &mut Vec<CoreType>) {
         A::flatten(flat);
@@ -153,6 +163,7 @@ impl<A: AbiType, B: AbiType> AbiType for (A, B) {
 impl<T: AbiType> AbiType for Option<T> {
     const SIZE: u32 = variant_size(T::SIZE, T::ALIGN);
     const ALIGN: u32 = T::ALIGN;
+    const FLAT_LEN: usize = 1 + T::FLAT_LEN;
 
     fn flatten(flat: &mut Vec<CoreType>) {
         flat.push(CoreType::I32);
@@ -163,6 +174,7 @@ impl<T: AbiType> AbiType for Option<T> {
 impl<T: AbiType, E: AbiType> AbiType for Result<T, E> {
     const SIZE: u32 = variant_size(max(T::SIZE, E::SIZE), Self::ALIGN);
     const ALIGN: u32 = max(T::ALIGN, E::ALIGN);
+    const FLAT_LEN: usize = 1 + max_len(T::FLAT_LEN, E::FLAT_LEN);
 
     fn flatten(flat: &mut Vec<CoreType>) {
         flat.push(CoreType::I32);

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::layout::{AbiType, CoreValue, Fields, MAX_FLAT_PARAMS, joined, payload_offset};
+use super::chunks::ByteChunks;
+use super::layout::{AbiType, CoreValue, Fields, MAX_FLAT_PARAMS, payload_offset};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 
 /// Where values are lifted from. What is lifted through one source may take as much of the host's memory as the
@@ -138,15 +139,15 @@ macro_rules! lift_pointer {
     )*};
 }
 
-lift_pointer!([] String: lift_string, [] Bytes: lift_bytes, [T] Vec<T>: lift_list);
+lift_pointer!([] String: lift_string, [] Bytes: lift_bytes, [] ByteChunks: lift_bytes, [T] Vec<T>: lift_list);
 
 fn lift_string(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<String, AbiError> {
     let bytes = source.bytes(address, length)?;
     String::from_utf8(bytes).map_err(|_| Fault::NotUtf8 { address }.into())
 }
 
-fn lift_bytes(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<Bytes, AbiError> {
-    source.bytes(address, length).map(Bytes::from)
+fn lift_bytes<B: From<Vec<u8>>>(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<B, AbiError> {
+    source.bytes(address, length).map(B::from)
 }
 
 fn lift_list<T: Lift>(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<Vec<T>, AbiError> {
@@ -188,7 +189,7 @@ impl<A: Lift, B: Lift> Lift for (A, B) {
 impl<T: Lift> Lift for Option<T> {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let discriminant = flat.next_i32()?;
-        let mut payload = flat.take(T::flat().len())?;
+        let mut payload = flat.take(T::FLAT_LEN)?;
         match discriminant {
             0 => Ok(None),
             1 => T::lift(source, &mut payload).map(Some),
@@ -208,7 +209,7 @@ impl<T: Lift> Lift for Option<T> {
 impl<T: Lift, E: Lift> Lift for Result<T, E> {
     fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
         let discriminant = flat.next_i32()?;
-        let mut payload = flat.take(joined([T::flat(), E::flat()]).len())?;
+        let mut payload = flat.take(Self::FLAT_LEN - 1)?;
         match discriminant {
             0 => T::lift(source, &mut payload).map(Ok),
             1 => E::lift(source, &mut payload).map(Err),
@@ -240,6 +241,7 @@ pub trait Params: AbiType {
 impl<A: AbiType> AbiType for (A,) {
     const SIZE: u32 = A::SIZE;
     const ALIGN: u32 = A::ALIGN;
+    const FLAT_LEN: usize = A::FLAT_LEN;
 
     fn flatten(flat: &mut Vec<super::CoreType>) {
         A::flatten(flat);
@@ -251,7 +253,7 @@ macro_rules! lift_params {
         impl<$($type: Lift),*> Params for ($($type,)*) {
             fn lift_params(source: &mut Source<'_>, names: &[&str], values: &[CoreValue]) -> Result<Self, AbiError> {
                 let mut values = FlatValues::new(values);
-                if Self::flat().len() <= MAX_FLAT_PARAMS {
+                if Self::FLAT_LEN <= MAX_FLAT_PARAMS {
                     return Ok(($(
                         $type::lift(source, &mut values).map_err(|error| error.inside(names[$index]))?,
                     )*));

@@ -1,10 +1,13 @@
 //! Lowering: typed values into an image that an engine then places in a guest's memory.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::call::Guest;
+use super::chunks::ByteChunks;
 use super::layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, joined, payload_offset};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 
@@ -14,41 +17,46 @@ pub struct BlockId(usize);
 
 /// What a block holds: built field by field, or bytes taken over whole, so that a body is copied once.
 enum Content {
-    Built(Vec<u8>),
+    /// A part of what the image has built.
+    Built(Range<usize>),
     Whole(Bytes),
-}
-
-/// Its size alone: the bytes may be a secret.
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.as_slice().len())
-    }
+    Chunks(ByteChunks),
 }
 
 /// Bytes that need an address of their own in the guest.
-#[derive(Debug)]
 struct Block {
     align: u32,
     content: Content,
-    /// At these offsets goes the address of another block.
-    links: Vec<(u32, BlockId)>,
 }
 
-/// Lowered memory, before anyone knows its addresses.
-#[derive(Debug, Default)]
+/// Lowered memory, before anyone knows its addresses. Most are small, and made without allocating.
+#[derive(Default)]
 pub struct Image {
-    blocks: Vec<Block>,
+    blocks: SmallVec<[Block; 4]>,
+    /// The contents of all built blocks, one behind the other.
+    built: SmallVec<[u8; 64]>,
+    /// Where in `built` the address of which block goes.
+    links: SmallVec<[(usize, BlockId); 4]>,
+}
+
+/// Its size alone: the bytes may be a secret.
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} blocks", self.blocks.len())
+    }
 }
 
 impl Image {
     fn add(&mut self, align: u32, content: Content) -> BlockId {
-        self.blocks.push(Block { align, content, links: Vec::new() });
+        self.blocks.push(Block { align, content });
         BlockId(self.blocks.len() - 1)
     }
 
     /// A block of `size` zero bytes, to be filled in.
     pub fn reserve(&mut self, size: usize, align: u32) -> BlockId {
-        self.add(align, Content::Built(vec![0; size]))
+        let start = self.built.len();
+        self.built.resize(start + size, 0);
+        self.add(align, Content::Built(start..start + size))
     }
 
     /// A block of bytes as they are.
@@ -56,35 +64,62 @@ impl Image {
         self.add(1, Content::Whole(bytes))
     }
 
+    /// A block of chunks, one behind the other.
+    pub fn chunks(&mut self, chunks: ByteChunks) -> BlockId {
+        self.add(1, Content::Chunks(chunks))
+    }
+
     /// Fills in a part of a reserved block.
     pub fn put(&mut self, block: BlockId, offset: u32, bytes: &[u8]) {
-        if let Content::Built(content) = &mut self.blocks[block.0].content {
-            content[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        if let Content::Built(content) = &self.blocks[block.0].content {
+            self.built[content.clone()][offset as usize..][..bytes.len()].copy_from_slice(bytes);
         }
     }
 
     /// Has the address of `target` stand at an offset of a reserved block.
     pub fn link(&mut self, block: BlockId, offset: u32, target: BlockId) {
-        self.blocks[block.0].links.push((offset, target));
+        if let Content::Built(content) = &self.blocks[block.0].content {
+            self.links.push((content.start + offset as usize, target));
+        }
+    }
+
+    /// What a block holds, and what follows.
+    fn content<'a>(&'a self, block: &'a Block) -> (&'a [u8], &'a [Bytes]) {
+        match &block.content {
+            Content::Built(content) => (&self.built[content.clone()], &[]),
+            Content::Whole(bytes) => (bytes, &[]),
+            Content::Chunks(chunks) => (&[], chunks.as_slice()),
+        }
+    }
+
+    fn size(&self, block: &Block) -> GuestLen {
+        let (bytes, chunks) = self.content(block);
+        length(bytes.len() + chunks.iter().map(Bytes::len).sum::<usize>())
     }
 
     /// Allocates every block in the guest and writes it. With `root`, the first block goes there instead.
     async fn place<G: Guest>(
-        self,
+        mut self,
         guest: &mut G,
         root: Option<GuestPtr>,
         function: &str,
-    ) -> Result<Vec<GuestPtr>, G::Error> {
-        let mut addresses = Vec::with_capacity(self.blocks.len());
+    ) -> Result<SmallVec<[GuestPtr; 4]>, G::Error> {
+        let mut addresses = SmallVec::new();
         for (index, block) in self.blocks.iter().enumerate() {
             let address = match root {
                 Some(root) if index == 0 => root,
-                _ => allocate(guest, block, function).await?,
+                _ => allocate(guest, block.align, self.size(block), function).await?,
             };
             addresses.push(address);
         }
-        for (block, address) in self.blocks.into_iter().zip(&addresses) {
-            write(guest, block, *address, &addresses).map_err(|error| error.of_function(function))?;
+        for (offset, target) in &self.links {
+            let address: GuestPtr = addresses[target.0];
+            self.built[*offset..][..4].copy_from_slice(&address.0.to_le_bytes());
+        }
+        for (block, address) in self.blocks.iter().zip(&addresses) {
+            let (bytes, chunks) = self.content(block);
+            let written = write(guest, *address, bytes).and_then(|()| write_chunks(guest, *address, chunks));
+            written.map_err(|error| error.of_function(function))?;
         }
         Ok(addresses)
     }
@@ -96,48 +131,28 @@ fn length(bytes: usize) -> GuestLen {
     GuestLen(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
-impl Content {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Built(bytes) => bytes,
-            Self::Whole(bytes) => bytes,
-        }
-    }
-}
-
-async fn allocate<G: Guest>(guest: &mut G, block: &Block, function: &str) -> Result<GuestPtr, G::Error> {
-    let size = length(block.content.as_slice().len());
-    let address = guest.allocate(block.align, size).await?;
+async fn allocate<G: Guest>(guest: &mut G, align: u32, size: GuestLen, function: &str) -> Result<GuestPtr, G::Error> {
+    let address = guest.allocate(align, size).await?;
     super::Source::new(guest)
-        .check(address, u64::from(size.0), block.align)
+        .check(address, u64::from(size.0), align)
         .map_err(|fault| AbiError::from(fault).inside("cabi_realloc").of_function(function))?;
     Ok(address)
 }
 
-fn write(
-    guest: &mut impl GuestMemory,
-    block: Block,
-    address: GuestPtr,
-    addresses: &[GuestPtr],
-) -> Result<(), AbiError> {
-    let bytes = match block.content {
-        Content::Whole(ref bytes) => bytes.as_ref(),
-        Content::Built(mut bytes) => {
-            for (offset, target) in block.links {
-                bytes[offset as usize..][..4].copy_from_slice(&addresses[target.0].0.to_le_bytes());
-            }
-            return write_bytes(guest, address, &bytes);
-        }
-    };
-    write_bytes(guest, address, bytes)
-}
-
 /// The guest's allocator ran since the range was checked; memory never shrinks, but the check is free.
-fn write_bytes(guest: &mut impl GuestMemory, address: GuestPtr, bytes: &[u8]) -> Result<(), AbiError> {
+fn write(guest: &mut impl GuestMemory, address: GuestPtr, bytes: &[u8]) -> Result<(), AbiError> {
     let memory = guest.size();
     guest
         .write(address, bytes)
         .map_err(|_| AbiError::from(Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory }))
+}
+
+fn write_chunks(guest: &mut impl GuestMemory, mut address: GuestPtr, chunks: &[Bytes]) -> Result<(), AbiError> {
+    for chunk in chunks {
+        write(guest, address, chunk)?;
+        address = address.offset(length(chunk.len()).0);
+    }
+    Ok(())
 }
 
 /// A core value, or the address that a block will have.
@@ -169,7 +184,7 @@ pub struct Lowered {
 impl Lowered {
     /// Parameters of an exported function: core values, or one pointer to all of them.
     pub fn params<P: Lower>(params: P) -> Self {
-        if P::flat().len() <= MAX_FLAT_PARAMS {
+        if P::FLAT_LEN <= MAX_FLAT_PARAMS {
             return Self::flat(params);
         }
         let mut lowered = Self::in_memory(params);
@@ -179,7 +194,7 @@ impl Lowered {
 
     /// The result of a host function: a core value, or memory at the address that the guest passed.
     pub fn result<R: Lower>(result: R) -> Self {
-        if R::flat().len() <= MAX_FLAT_RESULTS { Self::flat(result) } else { Self::in_memory(result) }
+        if R::FLAT_LEN <= MAX_FLAT_RESULTS { Self::flat(result) } else { Self::in_memory(result) }
     }
 
     fn flat<T: Lower>(value: T) -> Self {
@@ -255,6 +270,13 @@ impl LowerBehindPointer for Bytes {
     }
 }
 
+impl LowerBehindPointer for ByteChunks {
+    fn block(self, image: &mut Image) -> (BlockId, GuestLen) {
+        let length = length(self.len());
+        (image.chunks(self), length)
+    }
+}
+
 impl LowerBehindPointer for String {
     fn block(self, image: &mut Image) -> (BlockId, GuestLen) {
         Bytes::from(self).block(image)
@@ -289,7 +311,7 @@ macro_rules! lower_pointer {
     )*};
 }
 
-lower_pointer!([] String, [] Bytes, [T] Vec<T>);
+lower_pointer!([] String, [] Bytes, [] ByteChunks, [T] Vec<T>);
 
 impl Lower for () {
     fn lower(self, _: &mut Image, _: &mut Vec<Slot>) {}

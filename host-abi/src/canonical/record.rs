@@ -22,6 +22,7 @@ macro_rules! wit_record {
                 })*
                 align
             };
+            const FLAT_LEN: usize = 0 $(+ <$type>::FLAT_LEN)*;
 
             fn flatten(flat: &mut Vec<$crate::canonical::CoreType>) {
                 $(<$type>::flatten(flat);)*
@@ -95,6 +96,7 @@ macro_rules! wit_enum {
                 1
             };
             const ALIGN: u32 = 1;
+            const FLAT_LEN: usize = 1;
 
             fn flatten(flat: &mut Vec<$crate::canonical::CoreType>) {
                 flat.push($crate::canonical::CoreType::I32);
@@ -178,6 +180,11 @@ macro_rules! wit_variant {
                     $(align = variant::max(align, <$type>::ALIGN);)+
                     align
                 };
+                const FLAT_LEN: usize = {
+                    let mut longest = 0;
+                    $(longest = variant::max_len(longest, <$type>::FLAT_LEN);)*
+                    1 + longest
+                };
 
                 fn flatten(flat: &mut Vec<CoreType>) {
                     flat.push(CoreType::I32);
@@ -188,7 +195,7 @@ macro_rules! wit_variant {
             impl Lift for $name {
                 fn lift(source: &mut Source<'_>, flat: &mut FlatValues<'_>) -> Result<Self, AbiError> {
                     let case = case(u32::lift(source, flat)?)?;
-                    let payload = &mut flat.take(shared().len())?;
+                    let payload = &mut flat.take(Self::FLAT_LEN - 1)?;
                     match case {
                         $(Case::$case => <$type>::lift(source, payload).map(Self::$case),)+
                     }

@@ -1,5 +1,7 @@
 //! What a container is to run, and how: the image's `/config.yaml` and the annotations of the OCI spec.
 
+mod http;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,6 +14,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
 
 use super::rootfs::Rootfs;
+use super::trigger::http::HttpOptions;
 
 const CONFIG_FILE: &str = "/config.yaml";
 const PREFIX: &str = "dapr.wasm/";
@@ -20,8 +23,20 @@ const DEFAULT_PORT: u16 = 8080;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The annotations of this runtime.
-const ANNOTATIONS: [&str; 5] =
-    ["dapr.wasm/app-id", "dapr.wasm/components", "dapr.wasm/engine", "dapr.wasm/port", "dapr.wasm/trigger"];
+const ANNOTATIONS: [&str; 12] = [
+    "dapr.wasm/app-id",
+    "dapr.wasm/components",
+    "dapr.wasm/engine",
+    "dapr.wasm/idle-timeout",
+    "dapr.wasm/instances",
+    "dapr.wasm/max-body-size",
+    "dapr.wasm/max-concurrency",
+    "dapr.wasm/max-header-size",
+    "dapr.wasm/max-queue",
+    "dapr.wasm/port",
+    "dapr.wasm/request-timeout",
+    "dapr.wasm/trigger",
+];
 
 /// What a container runs.
 #[derive(Debug)]
@@ -52,8 +67,18 @@ pub(super) struct WasmConfig {
 pub(super) enum Trigger {
     /// Once, from this export.
     Command { function: String },
-    /// A fresh instance for each request to this port.
-    Http { port: u16 },
+    /// By each request to this port.
+    Http { port: u16, options: HttpOptions },
+}
+
+impl Trigger {
+    /// How many instances are alive at the same time at most.
+    pub(super) fn instances_at_once(&self) -> u32 {
+        match self {
+            Self::Command { .. } => 1,
+            Self::Http { options, .. } => options.max_concurrency,
+        }
+    }
 }
 
 /// `/config.yaml` of an image.
@@ -64,6 +89,7 @@ struct ImageConfig {
     trigger: Option<String>,
     port: Option<u16>,
     component_path: Option<PathBuf>,
+    instances: Option<String>,
 }
 
 impl ImageConfig {
@@ -162,9 +188,10 @@ fn trigger(
         None => image.port.unwrap_or(DEFAULT_PORT),
     };
     ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
+    let options = http::http_options(annotations, image.instances.as_deref())?;
     match annotation(annotations, "trigger").or(image.trigger.as_deref()).unwrap_or("command") {
         "command" | "state" => Ok(command(function)),
-        "http" => Ok(Trigger::Http { port }),
+        "http" => Ok(Trigger::Http { port, options }),
         other => bail!("unknown trigger {other:?}; this runtime knows command, http, state"),
     }
 }

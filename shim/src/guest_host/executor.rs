@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -105,8 +106,8 @@ impl ContainerExecutor {
     fn run_wasm(&self, program: &WasmProgram, spec: &Spec, added: &BTreeSet<RawFd>) -> anyhow::Result<u8> {
         // SAFETY: the artifact comes from this engine, through the cache of this process's parent or its compiler.
         #[expect(unsafe_code, reason = "see above")]
-        let module = unsafe { program.engine.load(&program.artifact) }?;
-        let workers = trigger::workers(&program.config.trigger)?;
+        let module = unsafe { program.engine.load(&program.artifact, program.config.trigger.instances_at_once()) }?;
+        let workers = trigger::workers(&program.config.trigger, spec)?;
         let guests = {
             let _workers = workers.enter();
             guests(program, module, spec)?
@@ -195,8 +196,8 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
         http_client: Some(Arc::new(HttpCaller::new())),
     };
     let stdin = match config.trigger {
-        Trigger::Command { .. } => rustix::io::dup(rustix::stdio::stdin())?,
-        Trigger::Http { .. } => std::fs::File::open("/dev/null").context("the container has no /dev/null")?.into(),
+        Trigger::Command { .. } => rustix::io::dup(rustix::stdio::stdin())?.into(),
+        Trigger::Http { .. } => File::open("/dev/null").context("the container has no /dev/null")?,
     };
     let mut preopens = vec![Preopen { host: "/".into(), guest: "/".to_owned() }];
     set_working_directory(spec, &mut variables, &mut preopens);
@@ -204,14 +205,14 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
         module,
         host: Arc::new(host),
         initializer: program.initializer,
-        wasi: WasiConfig {
+        wasi: Arc::new(WasiConfig {
             args: config.args.clone(),
             env: variables,
-            stdin: stdin.into(),
-            stdout: rustix::io::dup(stdout())?.into(),
-            stderr: rustix::io::dup(stderr())?.into(),
+            stdin: Arc::new(stdin),
+            stdout: Arc::new(rustix::io::dup(stdout())?.into()),
+            stderr: Arc::new(rustix::io::dup(stderr())?.into()),
             preopens,
-        },
+        }),
     })
 }
 

@@ -3,9 +3,7 @@
 mod command;
 pub mod http;
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use anyhow::Context as _;
 use engines::engine::{GuestConfig, Instance, Module, Stop, WasiConfig};
@@ -13,7 +11,9 @@ use engines::module_info::ModuleInfo;
 use futures::future::select_all;
 use host_abi::host_functions::HostContext;
 use nix::libc;
+use oci_spec::runtime::{LinuxCpu, Spec};
 use rustix::process::Signal;
+use rustix::thread::sched_getaffinity;
 use tokio::net::TcpSocket;
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
@@ -21,15 +21,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::container_config::Trigger;
 use crate::idle_memory::give_back_once_settled;
+use http::HttpOptions;
 
 /// The exit code of a guest that trapped: what a native program that aborts has.
 const TRAPPED: u8 = 128 + 6;
+
+/// The time, in microseconds, that a limit on processor time is for, if the limit does not say.
+const DEFAULT_PERIOD: u64 = 100_000;
 
 /// What every instance of a container is made of.
 pub struct Guests {
     pub module: Arc<dyn Module>,
     pub host: Arc<HostContext>,
-    pub wasi: WasiConfig,
+    pub wasi: Arc<WasiConfig>,
     /// The export to run in a new instance before its handler is called; see [`initializer`].
     pub initializer: Option<&'static str>,
 }
@@ -41,41 +45,45 @@ pub fn initializer(module: &ModuleInfo) -> Option<&'static str> {
 }
 
 impl Guests {
-    async fn instantiate(&self, cancel: CancellationToken) -> Result<Box<dyn Instance>, InstantiateError> {
-        let wasi = self.wasi.try_clone()?;
-        Ok(self.module.instantiate(GuestConfig { wasi, host: Arc::clone(&self.host), cancel }).await?)
+    async fn instantiate(&self, cancel: CancellationToken) -> Result<Box<dyn Instance>, Stop> {
+        let (wasi, host) = (Arc::clone(&self.wasi), Arc::clone(&self.host));
+        self.module.instantiate(GuestConfig { wasi, host, cancel }).await
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum InstantiateError {
-    #[error("cannot share the standard streams: {0}")]
-    Streams(#[from] std::io::Error),
-    #[error(transparent)]
-    Stop(#[from] Stop),
-}
-
 /// The threads a trigger needs: one guest runs on one; requests use every core the container may use.
-pub(super) fn workers(trigger: &Trigger) -> std::io::Result<Runtime> {
+pub(super) fn workers(trigger: &Trigger, spec: &Spec) -> std::io::Result<Runtime> {
     let threads = match trigger {
         Trigger::Command { .. } => 1,
-        Trigger::Http { .. } => available_parallelism().map_or(1, NonZero::get),
+        Trigger::Http { .. } => cores(spec, sched_getaffinity(None)?.count()),
     };
     runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+/// How many cores a container keeps busy at its limit. `allowed` is how many its process may run on. That is no
+/// question for the standard library, which sees a container's limit only where the cgroups are mounted.
+fn cores(spec: &Spec, allowed: u32) -> usize {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+    let quota = cpu.and_then(|cpu| u64::try_from(cpu.quota()?).ok()).filter(|quota| *quota > 0);
+    let period = cpu.and_then(LinuxCpu::period).filter(|period| *period > 0).unwrap_or(DEFAULT_PERIOD);
+    let limit = quota.map_or(u64::MAX, |quota| quota.div_ceil(period));
+    u64::from(allowed).min(limit).max(1) as usize
 }
 
 /// A trigger that nothing but the start stands before.
 pub(super) enum ReadyTrigger {
     Command { function: String },
-    Http { socket: TcpSocket },
+    Http { socket: TcpSocket, options: HttpOptions },
 }
 
 /// Does what can fail before the start: an HTTP port is taken, but nobody can connect to it yet.
 pub(super) fn prepare(trigger: &Trigger) -> anyhow::Result<ReadyTrigger> {
     Ok(match trigger {
         Trigger::Command { function } => ReadyTrigger::Command { function: function.clone() },
-        Trigger::Http { port } => {
-            ReadyTrigger::Http { socket: http::bind(*port).with_context(|| format!("cannot listen on port {port}"))? }
+        Trigger::Http { port, options } => {
+            let socket = http::bind(*port).with_context(|| format!("cannot listen on port {port}"))?;
+            ReadyTrigger::Http { socket, options: options.clone() }
         }
     })
 }
@@ -95,7 +103,7 @@ pub(super) async fn run(
     tokio::spawn(give_back_once_settled());
     match trigger {
         ReadyTrigger::Command { function } => command::run(function, guests, workers, signals, started).await,
-        ReadyTrigger::Http { socket } => http::run(socket, guests, workers, signals, started).await,
+        ReadyTrigger::Http { socket, options } => http::run(socket, guests, options, workers, signals, started).await,
     }
 }
 
@@ -122,5 +130,35 @@ impl Signals {
         });
         let (signal, ..) = select_all(received).await;
         128 + signal as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::{LinuxBuilder, LinuxCpuBuilder, LinuxResourcesBuilder};
+
+    use super::*;
+
+    fn limited(quota: i64, period: Option<u64>) -> Spec {
+        let cpu = LinuxCpuBuilder::default().quota(quota);
+        let cpu = if let Some(period) = period { cpu.period(period) } else { cpu };
+        let resources = LinuxResourcesBuilder::default().cpu(cpu.build().unwrap()).build().unwrap();
+        let mut spec = Spec::default();
+        spec.set_linux(Some(LinuxBuilder::default().resources(resources).build().unwrap()));
+        spec
+    }
+
+    #[test]
+    fn requests_use_every_core_that_the_process_may_run_on() {
+        assert_eq!(cores(&Spec::default(), 8), 8);
+        assert_eq!(cores(&limited(-1, Some(100_000)), 8), 8);
+    }
+
+    #[test]
+    fn requests_use_as_many_cores_as_the_limit_keeps_busy() {
+        assert_eq!(cores(&limited(250_000, None), 8), 3);
+        assert_eq!(cores(&limited(50_000, Some(50_000)), 8), 1);
+        assert_eq!(cores(&limited(1_000, None), 8), 1);
+        assert_eq!(cores(&limited(1_000_000, None), 2), 2);
     }
 }

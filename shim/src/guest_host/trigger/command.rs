@@ -1,13 +1,14 @@
 //! The triggers `command` and `state`: the guest runs once.
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engines::engine::Stop;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Guests, InstantiateError, Signals, TRAPPED};
+use super::{Guests, Signals, TRAPPED};
 
 /// How long a guest that is told to stop may take to notice. Past it the process ends with the guest in it.
 const GRACE: Duration = Duration::from_millis(500);
@@ -20,7 +21,7 @@ pub(super) async fn run(
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let cancel = CancellationToken::new();
-    let mut stderr = guests.wasi.stderr.try_clone()?;
+    let stderr = Arc::clone(&guests.wasi.stderr);
     started()?;
     let mut guest = workers.spawn(run_guest(function, guests, cancel.clone()));
     let stopped = tokio::select! {
@@ -34,15 +35,15 @@ pub(super) async fn run(
     Ok(match stopped {
         Ok(()) => 0,
         // The system keeps eight bits of a code.
-        Err(InstantiateError::Stop(Stop::Exit(code))) => code as u8,
+        Err(Stop::Exit(code)) => code as u8,
         Err(error) => {
-            let _ = writeln!(stderr, "{error}");
+            let _ = writeln!(&*stderr, "{error}");
             TRAPPED
         }
     })
 }
 
-async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), InstantiateError> {
+async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), Stop> {
     let mut instance = guests.instantiate(cancel).await?;
-    Ok(instance.run(&function).await?)
+    instance.run(&function).await
 }

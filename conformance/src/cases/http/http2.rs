@@ -1,0 +1,86 @@
+//! HTTP/2 without TLS, on the same port.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use bytes::Bytes;
+use http::{Method, StatusCode, Version, header};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use shim::guest_host::trigger::http::HttpOptions;
+use tokio::task::JoinSet;
+
+use super::{Server, inspected};
+use crate::guest::{Guest, Program, Subject};
+use crate::runner::{Case, cases};
+
+pub(super) fn cases() -> Vec<Case> {
+    cases! {
+        "http2", Program::Rust("http");
+        both_protocols_are_served_on_one_port,
+        a_guest_cannot_tell_which_protocol_it_was,
+        streams_of_one_connection_get_their_own_answers,
+        limits_are_the_same,
+    }
+}
+
+impl Server {
+    /// A server whose client begins with HTTP/2.
+    async fn start_http2(guest: Guest, options: HttpOptions) -> anyhow::Result<Self> {
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        Ok(Self { client, ..Self::start_with(guest, options).await? })
+    }
+}
+
+async fn both_protocols_are_served_on_one_port(subject: Subject) -> anyhow::Result<()> {
+    let mut server = Server::start_http2(subject.guest()?, HttpOptions::default()).await?;
+    for version in [Version::HTTP_2, Version::HTTP_11] {
+        let response = server.get("/").await?;
+        ensure!(response.version() == version && response.body() == "Hello from WASM!", "{version:?}");
+        server.client = Client::builder(TokioExecutor::new()).build_http();
+    }
+    server.stop().await
+}
+
+async fn a_guest_cannot_tell_which_protocol_it_was(subject: Subject) -> anyhow::Result<()> {
+    let http2 = Server::start_http2(subject.guest()?, HttpOptions::default()).await?;
+    let response = http2.get("/inspect?a=b").await?;
+    ensure!(inspected(&response, "uri")? == ["/inspect?a=b"]);
+    ensure!(inspected(&response, "header")? == [format!("host: {}", http2.address)]);
+    ensure!(response.body().ends_with(b"\nno body\n"));
+    let response = http2.send(Method::POST, "/inspect", Bytes::from("body")).await?;
+    ensure!(inspected(&response, "body")? == ["4 bytes"]);
+    ensure!(http2.get("/status/404").await?.status() == StatusCode::NOT_FOUND);
+    http2.stop().await
+}
+
+async fn streams_of_one_connection_get_their_own_answers(subject: Subject) -> anyhow::Result<()> {
+    let server = Arc::new(Server::start_http2(subject.guest()?, HttpOptions::default()).await?);
+    let mut requests = JoinSet::new();
+    for index in 0..100_usize {
+        let server = Arc::clone(&server);
+        requests.spawn(async move {
+            let body = Bytes::from(index.to_string().repeat(index * 100));
+            let response = server.send(Method::POST, "/echo", body.clone()).await?;
+            ensure!(*response.body() == body, "request {index} got another's answer");
+            Ok(())
+        });
+    }
+    while let Some(answered) = requests.join_next().await {
+        answered??;
+    }
+    Ok(())
+}
+
+async fn limits_are_the_same(subject: Subject) -> anyhow::Result<()> {
+    let options = HttpOptions { max_body_size: 1000, max_header_size: 4096, ..HttpOptions::default() };
+    let server = Server::start_http2(subject.guest()?, options).await?;
+    let body = Bytes::from(vec![b'x'; 1001]);
+    ensure!(server.send(Method::POST, "/echo", body).await?.status() == StatusCode::PAYLOAD_TOO_LARGE);
+    let large = server.request(Method::GET, "/").header(header::COOKIE, "x".repeat(10_000));
+    let response = server.answer(large.body(Full::default())?).await?;
+    ensure!(response.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    ensure!(server.get("/").await?.status() == StatusCode::OK);
+    server.stop().await
+}

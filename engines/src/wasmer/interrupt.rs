@@ -1,0 +1,94 @@
+//! Ending a guest from outside of its thread.
+
+use std::mem;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use wasmer::Interrupter;
+use wasmer_wasix::WasiProcess;
+use wasmer_wasix::wasmer_wasix_types::wasi::Signal;
+
+use crate::engine::Stop;
+
+/// How often a cancelled guest is interrupted until it has ended: an interrupt that comes while the thread is on its
+/// way between guest and host can be lost.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// How to reach a guest that runs. Gone with the guest.
+#[derive(Default)]
+pub(super) struct Reach(OnceLock<(Interrupter, WasiProcess)>);
+
+impl Reach {
+    /// To be called before the guest runs.
+    pub(super) fn set(&self, interrupter: Interrupter, process: WasiProcess) {
+        let _ = self.0.set((interrupter, process));
+    }
+
+    /// Wakes a guest that sleeps, and interrupts one that runs or that waits in a system call of its host. One that
+    /// waits in a host function of this project sees the token itself.
+    fn interrupt(&self) {
+        if let Some((interrupter, process)) = self.0.get() {
+            process.signal_process(Signal::Sigkill);
+            interrupter.interrupt();
+        }
+    }
+}
+
+/// For who waits for a guest.
+pub(super) struct Leash {
+    runtime: Handle,
+    /// Of this guest alone.
+    cancel: CancellationToken,
+    guest: Weak<Reach>,
+}
+
+impl Leash {
+    pub(super) fn new(cancel: CancellationToken, guest: &Arc<Reach>) -> Self {
+        Self { runtime: Handle::current(), cancel, guest: Arc::downgrade(guest) }
+    }
+
+    /// Waits until the guest has ended. Whoever stops waiting cancels the guest.
+    pub(super) async fn until_ended<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        // On a busy machine the interrupt may come later than the guest's first words.
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        let abandoned = Abandoned(self);
+        let ended = match select(pin!(work), pin!(self.cancel.cancelled())).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((), work)) => {
+                self.interrupt();
+                work.await
+            }
+        };
+        mem::forget(abandoned);
+        // An interrupt shows as a trap, an exit or an error of whatever the guest was doing.
+        if self.cancel.is_cancelled() { ended.map_err(|_| Stop::Cancelled) } else { ended }
+    }
+
+    /// Interrupts the guest until it has ended.
+    fn interrupt(&self) {
+        let guest = Weak::clone(&self.guest);
+        self.runtime.spawn(async move {
+            while let Some(guest) = guest.upgrade() {
+                guest.interrupt();
+                drop(guest);
+                tokio::time::sleep(INTERVAL).await;
+            }
+        });
+    }
+}
+
+/// A wait that was given up.
+struct Abandoned<'a>(&'a Leash);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        self.0.cancel.cancel();
+        self.0.interrupt();
+    }
+}

@@ -1,0 +1,122 @@
+//! One connection: HTTP/1.1, or HTTP/2 where the client begins with it (h2c with prior knowledge).
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::Server;
+use super::options::HttpOptions;
+
+#[derive(Clone)]
+pub(super) struct Protocols {
+    http: auto::Builder<TokioExecutor>,
+    idle_timeout: Duration,
+}
+
+impl Protocols {
+    pub(super) fn new(options: &HttpOptions) -> Self {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1().timer(TokioTimer::new()).header_read_timeout(options.idle_timeout);
+        http.http2()
+            .timer(TokioTimer::new())
+            // Whoever does not answer is gone, and would never end a connection that is closed.
+            .keep_alive_interval(options.idle_timeout)
+            .max_header_list_size(u32::try_from(options.max_header_size).unwrap_or(u32::MAX));
+        Self { http, idle_timeout: options.idle_timeout }
+    }
+
+    /// Answers what comes until the client goes, is idle for too long, or everything under way at the shutdown is
+    /// answered.
+    pub(super) async fn serve(self, stream: TcpStream, server: Arc<Server>, shutdown: CancellationToken) {
+        // Answers are small and whole: waiting to fill a segment would only delay them.
+        let _ = stream.set_nodelay(true);
+        let activity = Arc::new(Activity::default());
+        let service = service_fn(|request| {
+            let (server, under_way) = (Arc::clone(&server), UnderWay::begin(&activity));
+            async move {
+                let response = server.answer(request).await;
+                drop(under_way);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = activity.idle_for(self.idle_timeout) => {}
+                }
+            } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "connection ended");
+        }
+    }
+}
+
+/// What a connection is at work on.
+struct Activity(Mutex<Requests>);
+
+struct Requests {
+    under_way: usize,
+    /// When their number last changed.
+    since: Instant,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Mutex::new(Requests { under_way: 0, since: Instant::now() }))
+    }
+}
+
+impl Activity {
+    fn change(&self, change: impl FnOnce(&mut usize)) {
+        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut requests.under_way);
+        requests.since = Instant::now();
+    }
+
+    /// Waits until there was no request for so long.
+    async fn idle_for(&self, timeout: Duration) {
+        let mut until = Instant::now() + timeout;
+        loop {
+            sleep_until(until).await;
+            let now = Instant::now();
+            let requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = if requests.under_way > 0 { now } else { requests.since };
+            until = since + timeout;
+            if until <= now {
+                return;
+            }
+        }
+    }
+}
+
+/// A request until it is answered.
+struct UnderWay(Arc<Activity>);
+
+impl UnderWay {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.change(|under_way| *under_way += 1);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.change(|under_way| *under_way -= 1);
+    }
+}

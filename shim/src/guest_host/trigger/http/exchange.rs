@@ -1,0 +1,156 @@
+//! A request's way to a guest, and the answer's way back.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use host_abi::canonical::ByteChunks;
+use host_abi::http::{Method, Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderValue, StatusCode, request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, timeout_at};
+
+use super::admission::Admission;
+use super::handlers::Handlers;
+use super::options::HttpOptions;
+use crate::guest_host::trigger::Guests;
+
+/// What all connections share.
+pub(super) struct Server {
+    options: HttpOptions,
+    admission: Admission,
+    handlers: Handlers,
+}
+
+impl Server {
+    pub(super) fn new(guests: Guests, options: HttpOptions) -> Self {
+        let admission = Admission::new(options.max_concurrency, options.max_queue);
+        Self { admission, handlers: Handlers::new(guests, options.instances), options }
+    }
+
+    pub(super) async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+        self.answer_or_status(request).await.unwrap_or_else(|status| {
+            let mut response = hyper::Response::new(Full::from(format!("{status}\n")));
+            *response.status_mut() = status;
+            response
+        })
+    }
+
+    /// The guest's answer, or the status that stands for it.
+    async fn answer_or_status(
+        &self,
+        request: hyper::Request<Incoming>,
+    ) -> Result<hyper::Response<Full<Bytes>>, StatusCode> {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let (head, body) = request.into_parts();
+        if size(&head) > self.options.max_header_size {
+            return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        let method = method(&head.method).ok_or(StatusCode::NOT_IMPLEMENTED)?;
+        if body.size_hint().lower() > self.options.max_body_size as u64 {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let place = timeout_at(deadline, self.admission.enter()).await.ok().flatten();
+        let _place = place.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let body = self.whole_body(&head, body, deadline).await?;
+        let handled = timeout_at(deadline, self.handlers.handle(to_guest(method, &head, body))).await;
+        let handled = handled.map_err(|_| {
+            self.report(&format!("{} {} took longer than {:?}", head.method, head.uri, self.options.request_timeout));
+            StatusCode::GATEWAY_TIMEOUT
+        })?;
+        let answer = handled
+            .map_err(anyhow::Error::from)
+            .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
+        answer.map_err(|error| {
+            self.report(&format!("{error:#}"));
+            StatusCode::INTERNAL_SERVER_ERROR
+        })
+    }
+
+    /// What went wrong in a guest is for whoever reads the container's output.
+    fn report(&self, message: &str) {
+        let _ = writeln!(&*self.handlers.guests.wasi.stderr, "{message}");
+    }
+
+    /// Everything that the client sends, if it says that it sends something.
+    async fn whole_body(
+        &self,
+        head: &request::Parts,
+        body: Incoming,
+        deadline: Instant,
+    ) -> Result<Option<ByteChunks>, StatusCode> {
+        let headers = &head.headers;
+        if body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
+            return Ok(None);
+        }
+        let collected = timeout_at(deadline, collect(body, self.options.max_body_size)).await;
+        collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map(Some)
+    }
+}
+
+/// At most so many bytes of a body.
+async fn collect(mut body: Incoming, limit: usize) -> Result<ByteChunks, StatusCode> {
+    let mut chunks = ByteChunks::default();
+    let mut left = limit;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        // What is no data are trailers, for which guests have no place.
+        let Ok(data) = frame.into_data() else { continue };
+        left = left.checked_sub(data.len()).ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
+        chunks.push(data);
+    }
+    Ok(chunks)
+}
+
+/// The bytes of a head, as HTTP/1.1 writes it.
+fn size(head: &request::Parts) -> usize {
+    let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let uri = head.uri.path_and_query().map_or(1, |uri| uri.as_str().len());
+    head.method.as_str().len() + uri + "  HTTP/1.1\r\n\r\n".len() + headers.sum::<usize>()
+}
+
+/// The request as a guest sees it, whatever it came by.
+fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> Request {
+    let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    // HTTP/2 has the host in another place.
+    let authority = head.uri.authority().filter(|_| !head.headers.contains_key(HOST));
+    let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.as_str().to_owned()));
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+    let headers = host.into_iter().chain(headers).collect();
+    let query = head.uri.query().unwrap_or_default();
+    let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    Request { method, uri, headers, params, body }
+}
+
+fn method(method: &http::Method) -> Option<Method> {
+    Some(match *method {
+        http::Method::GET => Method::Get,
+        http::Method::POST => Method::Post,
+        http::Method::PUT => Method::Put,
+        http::Method::DELETE => Method::Delete,
+        http::Method::PATCH => Method::Patch,
+        http::Method::HEAD => Method::Head,
+        http::Method::OPTIONS => Method::Options,
+        _ => return None,
+    })
+}
+
+fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Full<Bytes>>> {
+    let status = StatusCode::from_u16(response.status).ok().filter(|status| !status.is_informational());
+    let status = status.with_context(|| format!("status {}", response.status))?;
+    let mut answer = hyper::Response::new(Full::new(response.body.unwrap_or_default()));
+    *answer.status_mut() = status;
+    for (name, value) in response.headers.unwrap_or_default() {
+        let name = HeaderName::try_from(&name).with_context(|| format!("header name {name:?}"))?;
+        let value = HeaderValue::try_from(value).with_context(|| format!("value of header {name}"))?;
+        // How the answer travels is this server's affair; only a HEAD says how long the body would have been.
+        let travels = [CONNECTION, TRANSFER_ENCODING].contains(&name) || (name == CONTENT_LENGTH && !head);
+        if !travels {
+            answer.headers_mut().append(name, value);
+        }
+    }
+    Ok(answer)
+}
