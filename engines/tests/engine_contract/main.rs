@@ -6,5 +6,6 @@ mod support;
 mod calls;
 mod cancellation;
 mod files;
+mod isolation;
 mod traps;
 mod wasi;

@@ -85,7 +85,7 @@ impl Image {
 
     /// Allocates every block in the guest and writes it. With `root`, the first block goes there instead.
     async fn place<G: Guest>(
-        mut self,
+        &mut self,
         guest: &mut G,
         root: Option<GuestPtr>,
         function: &str,
@@ -125,10 +125,8 @@ async fn allocate<G: Guest>(guest: &mut G, align: u32, size: GuestLen, function:
 
 /// The guest's allocator ran since the range was checked; memory never shrinks, but the check is free.
 fn write(guest: &mut impl GuestMemory, address: GuestPtr, bytes: &[u8]) -> Result<(), AbiError> {
-    let memory = guest.size();
-    guest
-        .write(address, bytes)
-        .map_err(|_| AbiError::from(Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory }))
+    let written = guest.write(address, bytes);
+    written.map_err(|_| Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory: guest.size() }.into())
 }
 
 /// A core value, or the address that a block will have.
@@ -189,7 +187,7 @@ impl Lowered {
     /// Puts the value into the guest: its memory through the guest's allocator, or at `root` the part that
     /// the guest reserved itself. Answers the core values to pass. Errors name `function`.
     pub async fn place<G: Guest>(
-        self,
+        &mut self,
         guest: &mut G,
         root: Option<GuestPtr>,
         function: &str,
@@ -200,7 +198,7 @@ impl Lowered {
             Slot::Address(block) => CoreValue::I32(block_address(&addresses, block)),
             Slot::WideAddress(block) => CoreValue::I64(u64::from(block_address(&addresses, block))),
         };
-        Ok(self.slots.into_iter().map(value).collect())
+        Ok(self.slots.iter().copied().map(value).collect())
     }
 }
 
