@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
-use guest::{GuestState, RunningGuest};
+use guest::{ExportPlaces, GuestState, RunningGuest};
 use watch::Watch;
 
 const NAME: &str = "wasmtime";
@@ -84,11 +84,13 @@ unsafe fn load(engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Resu
         guest::link(&mut linker, function)?;
     }
     let linked = linker.instantiate_pre(&module)?;
-    Ok(Arc::new(LinkedModule { linked, watch: Arc::new(Watch::start(engine.clone())?) }))
+    let (exports, watch) = (ExportPlaces::of(&module), Arc::new(Watch::start(engine.clone())?));
+    Ok(Arc::new(LinkedModule { linked, exports, watch }))
 }
 
 struct LinkedModule {
     linked: InstancePre<GuestState>,
+    exports: ExportPlaces,
     watch: Arc<Watch>,
 }
 
@@ -101,7 +103,7 @@ impl Module for LinkedModule {
         let mut guest = StartedInstance { store, watch: Arc::clone(&self.watch) };
         let instantiate = async |guest: RunningGuest<'_>| self.linked.instantiate_async(guest.store).await;
         let instance = guest.until_cancelled(instantiate).await?;
-        guest::bind_exports(&mut guest.store, instance);
+        self.exports.bind(&mut guest.store, instance);
         Ok(Box::new(guest))
     }
 }

@@ -8,8 +8,8 @@ use host_abi::canonical::{
 use host_abi::host_functions::{BegunCall, HostContext, HostFunction};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
-    AsContext, AsContextMut, FuncType, Instance, Linker, Memory, Store, StoreContextMut, TypedFunc, UpdateDeadline,
-    Val, ValType,
+    AsContext, AsContextMut, Extern, Func, FuncType, Instance, Linker, Memory, Module, ModuleExport, Store,
+    StoreContextMut, TypedFunc, UpdateDeadline, Val, ValType,
 };
 
 use super::wasi::Wasi;
@@ -45,11 +45,26 @@ impl GuestState {
     }
 }
 
-/// Makes the exports of a new instance known to its host functions.
-pub(super) fn bind_exports(store: &mut Store<GuestState>, instance: Instance) {
-    let memory = instance.get_memory(&mut *store, "memory");
-    let realloc = instance.get_typed_func(&mut *store, "cabi_realloc").ok();
-    store.data_mut().exports = Some(Exports { instance, memory, realloc });
+/// Where a module has what every host call needs.
+pub(super) struct ExportPlaces {
+    memory: Option<ModuleExport>,
+    realloc: Option<ModuleExport>,
+}
+
+impl ExportPlaces {
+    pub(super) fn of(module: &Module) -> Self {
+        let place = |name| module.get_export_index(name);
+        Self { memory: place("memory"), realloc: place("cabi_realloc") }
+    }
+
+    /// Makes the exports of a new instance known to its host functions.
+    pub(super) fn bind(&self, store: &mut Store<GuestState>, instance: Instance) {
+        let mut export = |place: &Option<ModuleExport>| instance.get_module_export(&mut *store, place.as_ref()?);
+        let memory = export(&self.memory).and_then(Extern::into_memory);
+        let realloc = export(&self.realloc).and_then(Extern::into_func);
+        let realloc = realloc.and_then(|realloc| realloc.typed(&*store).ok());
+        store.data_mut().exports = Some(Exports { instance, memory, realloc });
+    }
 }
 
 /// Defines a host function as an import.
@@ -137,6 +152,9 @@ impl GuestExports for RunningGuest<'_> {
         let instance = self.store.data().exports.as_ref().map(|exports| exports.instance);
         let function = instance.and_then(|instance| instance.get_func(&mut self.store, export));
         let function = function.ok_or_else(|| Stop::missing_export(export))?;
+        if let Some(result) = call_typed(&mut self.store, function, params).await {
+            return result;
+        }
         let params: Vec<Val> = params.iter().copied().map(val).collect();
         let signature = function.ty(&self.store);
         let fits = params.len() == signature.params().len()
@@ -148,6 +166,33 @@ impl GuestExports for RunningGuest<'_> {
         let mut results = vec![Val::I32(0); signature.results().len()];
         function.call_async(self.store.as_context_mut(), &params, &mut results).await?;
         Ok(results.first().and_then(core_value))
+    }
+}
+
+/// Calls a function of one of the types that a request needs, without a look at each value's type: commands and
+/// initializers, handlers of requests, and what frees their answers.
+async fn call_typed(
+    store: &mut StoreContextMut<'_, GuestState>,
+    function: Func,
+    params: &[CoreValue],
+) -> Option<wasmtime::Result<Option<CoreValue>>> {
+    use CoreValue::I32;
+    match *params {
+        [] => {
+            let function = function.typed::<(), ()>(&*store).ok()?;
+            Some(function.call_async(store, ()).await.map(|()| None))
+        }
+        [I32(a)] => {
+            let function = function.typed::<u32, ()>(&*store).ok()?;
+            Some(function.call_async(store, a).await.map(|()| None))
+        }
+        [I32(a), I32(b), I32(c), I32(d), I32(e), I32(f), I32(g), I32(h), I32(i), I32(j)] => {
+            type Ten = (u32, u32, u32, u32, u32, u32, u32, u32, u32, u32);
+            let function = function.typed::<Ten, u32>(&*store).ok()?;
+            let result = function.call_async(store, (a, b, c, d, e, f, g, h, i, j)).await;
+            Some(result.map(|result| Some(I32(result))))
+        }
+        _ => None,
     }
 }
 
