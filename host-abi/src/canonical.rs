@@ -17,7 +17,9 @@ mod record;
 
 pub use call::{ExportCall, Guest, GuestExports, TypedCall, call_export};
 pub use chunks::ByteChunks;
-pub use layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to};
+pub use layout::{
+    AbiType, Arguments, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to,
+};
 pub use lift::{FlatValues, Lift, Params, Source};
 pub use lower::{BlockId, Image, Lower, Lowered, Slot};
 pub use memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr, OutOfBounds};

@@ -233,13 +233,42 @@ impl HostFunction {
         guest: &mut G,
         arguments: &[CoreValue],
     ) -> Result<Option<CoreValue>, G::Error> {
+        let begun = self.begin(host, guest, arguments)?;
+        self.finish(begun, guest).await
+    }
+
+    /// The first part of a [`call`](Self::call): lifts the parameters.
+    ///
+    /// # Errors
+    /// The guest broke the ABI.
+    pub fn begin(
+        &self,
+        host: &Arc<HostContext>,
+        memory: &dyn GuestMemory,
+        arguments: &[CoreValue],
+    ) -> Result<BegunCall, AbiError> {
         let broken = |error: AbiError| error.of_function(&self.import);
-        let work = (self.begin)(host, guest, arguments).map_err(broken)?;
+        let work = (self.begin)(host, memory, arguments).map_err(broken)?;
         let root = if self.result_in_memory { Some(result_address(arguments).map_err(broken)?) } else { None };
-        let lowered = work.await;
-        let values = lowered.place(guest, root, &self.import).await?;
+        Ok(BegunCall { work, root })
+    }
+
+    /// The rest of a [`call`](Self::call): waits for the result and lowers it.
+    ///
+    /// # Errors
+    /// The guest's allocator trapped, or broke the ABI.
+    pub async fn finish<G: Guest>(&self, call: BegunCall, guest: &mut G) -> Result<Option<CoreValue>, G::Error> {
+        let mut lowered = call.work.await;
+        let values = lowered.place(guest, call.root, &self.import).await?;
         Ok(values.first().copied())
     }
+}
+
+/// A call of a host function whose parameters are lifted.
+pub struct BegunCall {
+    work: Pending,
+    /// Where the guest wants the result.
+    root: Option<GuestPtr>,
 }
 
 /// The core type that the canonical ABI gives an imported function.

@@ -1,8 +1,12 @@
 //! A guest in its store: its state, its memory and exports, and the host functions bound to it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
+use futures::FutureExt as _;
+use host_abi::canonical::{
+    Arguments, CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds, Signature,
+};
 use host_abi::host_functions::{HostContext, HostFunction};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +18,7 @@ use wasmer::{
 use super::stop;
 use crate::engine::Stop;
 
+#[derive(Default)]
 pub(super) struct GuestState {
     pub(super) host: Arc<HostContext>,
     pub(super) cancel: CancellationToken,
@@ -49,23 +54,89 @@ pub(super) fn link(
     state: &FunctionEnv<GuestState>,
     function: &Arc<HostFunction>,
 ) {
+    let (interface, name) = (function.interface, function.name);
+    imports.define(
+        interface,
+        name,
+        typed_import(store, state, function).unwrap_or_else(|| import(store, state, function)),
+    );
+}
+
+/// For functions of any type.
+fn import(store: &mut impl AsStoreMut, state: &FunctionEnv<GuestState>, function: &Arc<HostFunction>) -> Function {
     let core = |types: &[CoreType]| types.iter().copied().map(value_type).collect::<Vec<_>>();
     let signature = FunctionType::new(core(&function.signature.params), core(&function.signature.results));
-    let (interface, name) = (function.interface, function.name);
     let function = Arc::clone(function);
-    let import = Function::new_with_env(store, state, signature, move |env, params| {
-        let GuestState { host, cancel, exports: _, allocating } = env.data();
-        if *allocating {
-            return Err(RuntimeError::user(Stop::host_call_while_allocating(interface, name).into()));
-        }
-        let (host, cancel) = (Arc::clone(host), cancel.clone());
-        let arguments = params.iter().map(core_value).collect::<Option<Vec<_>>>().unwrap_or_default();
-        let mut guest = RunningGuest { env };
-        let call = function.call(&host, &mut guest, &arguments);
-        let result = Handle::current().block_on(cancel.run_until_cancelled(call)).unwrap_or(Err(Stop::Cancelled));
-        result.map(|result| result.map(value).into_iter().collect()).map_err(|stop| RuntimeError::user(stop.into()))
+    Function::new_with_env(store, state, signature, move |env, params| {
+        let arguments = params.iter().map(core_value).collect::<Option<Arguments>>().unwrap_or_default();
+        Ok(serve(&function, env, &arguments)?.map(value).into_iter().collect())
+    })
+}
+
+/// For functions of `i32`s without a result, as most are: the guest's code calls the host's without a detour.
+fn typed_import(
+    store: &mut impl AsStoreMut,
+    state: &FunctionEnv<GuestState>,
+    function: &Arc<HostFunction>,
+) -> Option<Function> {
+    let Signature { params, results } = &function.signature;
+    if !results.is_empty() || params.iter().any(|param| *param != CoreType::I32) {
+        return None;
+    }
+    let function = Arc::clone(function);
+    macro_rules! by_arity {
+        ($($arity:literal: $($argument:ident)+;)+) => {
+            match params.len() {
+                $($arity => {
+                    let import = move |env: FunctionEnvMut<'_, GuestState>, $($argument: u32),+| {
+                        serve(&function, env, &[$(CoreValue::I32($argument)),+]).map(drop)
+                    };
+                    Some(Function::new_typed_with_env(store, state, import))
+                })+
+                _ => None,
+            }
+        };
+    }
+    by_arity! {
+        1: a;
+        2: a b;
+        3: a b c;
+        4: a b c d;
+        5: a b c d e;
+        6: a b c d e f;
+        7: a b c d e f g;
+        8: a b c d e f g h;
+        9: a b c d e f g h i;
+        10: a b c d e f g h i j;
+        11: a b c d e f g h i j k;
+        12: a b c d e f g h i j k l;
+        13: a b c d e f g h i j k l m;
+        14: a b c d e f g h i j k l m n;
+        15: a b c d e f g h i j k l m n o;
+        16: a b c d e f g h i j k l m n o p;
+        17: a b c d e f g h i j k l m n o p q;
+    }
+}
+
+/// Serves a guest's call. Its thread waits.
+fn serve(
+    function: &HostFunction,
+    env: FunctionEnvMut<'_, GuestState>,
+    arguments: &[CoreValue],
+) -> Result<Option<CoreValue>, RuntimeError> {
+    let GuestState { host, cancel, exports: _, allocating } = env.data();
+    let stopped = |stop: Stop| RuntimeError::user(stop.into());
+    if *allocating {
+        return Err(stopped(Stop::host_call_while_allocating(function.interface, function.name)));
+    }
+    let (host, cancel) = (Arc::clone(host), cancel.clone());
+    let mut guest = RunningGuest { env };
+    let mut call = pin!(function.call(&host, &mut guest, arguments));
+    // Most stores in memory answer at once.
+    let result = call.as_mut().now_or_never().unwrap_or_else(|| {
+        Handle::current().block_on(cancel.run_until_cancelled(call)).unwrap_or(Err(Stop::Cancelled))
     });
-    imports.define(interface, name, import);
+    result.map_err(stopped)
 }
 
 /// A guest inside a call of its own, or between calls.

@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -18,23 +18,32 @@ use crate::engine::Stop;
 /// way between guest and host can be lost.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// How to reach a guest that runs. Gone with the guest.
+/// How to reach a guest, from its start to its end.
 #[derive(Default)]
-pub(super) struct Reach(OnceLock<(Interrupter, WasiProcess)>);
+pub(super) struct Reach(Mutex<Option<(Interrupter, WasiProcess)>>);
 
 impl Reach {
     /// To be called before the guest runs.
-    pub(super) fn set(&self, interrupter: Interrupter, process: WasiProcess) {
-        let _ = self.0.set((interrupter, process));
+    pub(super) fn open(&self, interrupter: Interrupter, process: WasiProcess) {
+        *self.lock() = Some((interrupter, process));
+    }
+
+    /// No interrupt is sent any more when this returns.
+    pub(super) fn close(&self) {
+        *self.lock() = None;
     }
 
     /// Wakes a guest that sleeps, and interrupts one that runs or that waits in a system call of its host. One that
     /// waits in a host function of this project sees the token itself.
     fn interrupt(&self) {
-        if let Some((interrupter, process)) = self.0.get() {
+        if let Some((interrupter, process)) = &*self.lock() {
             process.signal_process(Signal::Sigkill);
             interrupter.interrupt();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Interrupter, WasiProcess)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,15 +2,18 @@
 //! waits a while for the next one, since starting a thread takes as long as making an instance.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{StartedGuest, stop};
-use crate::engine::Stop;
+use super::guest::RunningGuest;
+use super::interrupt::Reach;
+use super::store::{LinkedStore, StartedGuest};
+use super::{LoadedModule, stop};
+use crate::engine::{GuestConfig, Stop};
 
 /// How many threads wait for a guest, at most, and how long.
 const MOST_IDLE: usize = 64;
@@ -19,8 +22,35 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 /// The threads without a guest. Who came last goes first: its stack and its memory are in a processor's cache.
 static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
-/// Work for a thread and for the guest on it, once there is one.
-type Job = Box<dyn FnOnce(&mut Option<StartedGuest>) + Send>;
+type Job = Box<dyn FnOnce(&mut Seat) + Send>;
+
+/// The place on a thread where a guest is, or was.
+#[derive(Default)]
+struct Seat {
+    guest: Option<StartedGuest>,
+    /// Of the last guest, where it can be used again.
+    store: Option<LinkedStore>,
+}
+
+impl Seat {
+    fn start(&mut self, module: &Arc<LoadedModule>, guest: GuestConfig, reach: Arc<Reach>) -> Result<(), Stop> {
+        let kept = self.store.take().filter(|store| store.is_of(module));
+        let store = kept.map_or_else(|| LinkedStore::new(module), Ok).map_err(stop::failed)?;
+        self.guest = Some(store.start(guest, reach)?);
+        Ok(())
+    }
+
+    fn run<T>(&mut self, work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
+        match &mut self.guest {
+            Some(guest) => guest.run(work),
+            None => Err(stop::failed("the guest is gone")),
+        }
+    }
+
+    fn end(&mut self) {
+        self.store = self.guest.take().and_then(StartedGuest::end);
+    }
+}
 
 struct Thread {
     id: ThreadId,
@@ -55,14 +85,14 @@ fn idle() -> MutexGuard<'static, Vec<Thread>> {
 
 /// What each thread does.
 fn work(inbox: &Receiver<Job>) {
-    let mut guest = None;
+    let mut seat = Seat::default();
     loop {
-        let job = match guest {
+        let job = match seat.guest {
             Some(_) => inbox.recv().map_err(RecvTimeoutError::from),
             None => inbox.recv_timeout(IDLE_TIME),
         };
         match job {
-            Ok(job) => job(&mut guest),
+            Ok(job) => job(&mut seat),
             Err(RecvTimeoutError::Timeout) => idle().retain(|idle| idle.id != thread::current().id()),
             // Nobody has any work for it, nor will have.
             Err(RecvTimeoutError::Disconnected) => return,
@@ -79,35 +109,29 @@ pub(super) struct GuestThread {
 
 impl GuestThread {
     /// Makes a guest, which belongs to the runtime of whoever asks.
-    pub(super) async fn start(
-        make: impl FnOnce() -> Result<StartedGuest, Stop> + Send + 'static,
-    ) -> Result<Self, Stop> {
+    pub(super) async fn start(module: Arc<LoadedModule>, guest: GuestConfig, reach: Arc<Reach>) -> Result<Self, Stop> {
         let started = Self { thread: Some(Thread::idle_or_new()?), runtime: Handle::current() };
-        let make = |guest: &mut Option<StartedGuest>| {
-            *guest = Some(make()?);
-            Ok(())
-        };
-        started.ask(make).await?;
+        started.ask(move |seat| seat.start(&module, guest, reach)).await?;
         Ok(started)
     }
 
-    /// Has the thread do something with its guest.
+    /// Has the guest do something on its thread.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut StartedGuest) -> Result<T, Stop> + Send + 'static,
+        work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
-        self.ask(|guest| guest.as_mut().map_or_else(|| Err(stop::failed("the guest is gone")), job)).await
+        self.ask(|seat| seat.run(work)).await
     }
 
     async fn ask<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Option<StartedGuest>) -> Result<T, Stop> + Send + 'static,
+        work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
         let (done, answer) = oneshot::channel();
         let runtime = self.runtime.clone();
-        let job = move |guest: &mut Option<StartedGuest>| {
+        let job = move |seat: &mut Seat| {
             let _runtime = runtime.enter();
-            let _ = done.send(job(guest));
+            let _ = done.send(work(seat));
         };
         // A thread that is gone drops the job, and with it the other end of the answer.
         if let Some(thread) = &self.thread {
@@ -122,9 +146,9 @@ impl Drop for GuestThread {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         let (jobs, runtime) = (thread.jobs.clone(), self.runtime.clone());
-        let free = move |guest: &mut Option<StartedGuest>| {
+        let free = move |seat: &mut Seat| {
             let _runtime = runtime.enter();
-            *guest = None;
+            seat.end();
             thread.wait_for_a_guest();
         };
         let _ = jobs.send(Box::new(free));

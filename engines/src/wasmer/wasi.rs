@@ -5,68 +5,87 @@ mod mended;
 mod refusals;
 mod tasks;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use wasmer::{AsStoreMut, Engine, Imports, Instance, Memory, MemoryType};
 use wasmer_wasix::virtual_fs::MountFileSystem;
 use wasmer_wasix::{
-    PluggableRuntime, Runtime, WasiEnvBuilder, WasiFunctionEnv, WasiModuleInstanceHandles, WasiModuleTreeHandles,
-    WasiVersion, generate_import_object_from_env,
+    PluggableRuntime, Runtime, WasiEnv, WasiEnvBuilder, WasiFunctionEnv, WasiModuleInstanceHandles,
+    WasiModuleTreeHandles, WasiVersion, generate_import_object_from_env,
 };
 
 use crate::engine::{Preopen, WasiConfig};
 use files::{HostDirectory, HostFile};
 use tasks::NoTasks;
 
-/// What the guests of a module share.
-pub(super) type SharedRuntime = Arc<dyn Runtime + Send + Sync>;
-
-/// No network, no packages, no processes and no threads.
-pub(super) fn shared_runtime(engine: &Engine) -> SharedRuntime {
-    let mut runtime = PluggableRuntime::new(Arc::new(NoTasks));
-    runtime.set_engine(engine.clone());
-    Arc::new(runtime)
+/// What the guests of a module share: no network, no packages, no processes and no threads, but the directories that were
+/// opened for them.
+pub(super) struct SharedWasi {
+    runtime: Arc<dyn Runtime + Send + Sync>,
+    /// By their paths.
+    directories: Mutex<BTreeMap<PathBuf, Arc<HostDirectory>>>,
 }
 
-pub(super) fn environment(
-    store: &mut impl AsStoreMut,
-    runtime: &SharedRuntime,
-    config: &WasiConfig,
-) -> anyhow::Result<WasiFunctionEnv> {
-    let WasiConfig { args, env, stdin, stdout, stderr, preopens } = config;
-    let mut wasi = WasiEnvBuilder::new("");
-    *wasi.get_args_mut() = args.clone();
-    wasi.add_envs(env.clone());
-    wasi.set_stdin(Box::new(HostFile::stream(stdin.try_clone()?)));
-    wasi.set_stdout(Box::new(HostFile::stream(stdout.try_clone()?)));
-    wasi.set_stderr(Box::new(HostFile::stream(stderr.try_clone()?)));
-    wasi.set_runtime(Arc::clone(runtime));
-    wasi.set_disable_default_builtins(true);
-    let mounts = MountFileSystem::new();
-    for preopen in preopens {
-        add_preopen(&mut wasi, &mounts, preopen, preopens)
-            .with_context(|| format!("cannot open {} for the guest", preopen.host.display()))?;
+impl SharedWasi {
+    pub(super) fn new(engine: &Engine) -> Self {
+        let mut runtime = PluggableRuntime::new(Arc::new(NoTasks));
+        runtime.set_engine(engine.clone());
+        Self { runtime: Arc::new(runtime), directories: Mutex::default() }
     }
-    wasi.set_mount_fs(mounts);
-    Ok(wasi.finalize(store)?)
+
+    fn directory(&self, path: &Path) -> io::Result<Arc<HostDirectory>> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(directory) = directories.get(path) {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = Arc::new(HostDirectory::open(path)?);
+        directories.insert(path.to_owned(), Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    fn builder(&self, mounts: MountFileSystem) -> WasiEnvBuilder {
+        let mut wasi = WasiEnvBuilder::new("");
+        wasi.set_runtime(Arc::clone(&self.runtime));
+        wasi.set_disable_default_builtins(true);
+        wasi.set_mount_fs(mounts);
+        wasi
+    }
 }
 
-fn add_preopen(
-    wasi: &mut WasiEnvBuilder,
-    mounts: &MountFileSystem,
-    preopen: &Preopen,
-    all: &[Preopen],
-) -> anyhow::Result<()> {
+/// Of a store without a guest.
+pub(super) fn nobody(shared: &SharedWasi) -> anyhow::Result<WasiEnv> {
+    Ok(shared.builder(MountFileSystem::new()).build()?)
+}
+
+pub(super) fn environment(shared: &SharedWasi, config: &WasiConfig) -> anyhow::Result<WasiEnv> {
+    let WasiConfig { args, env, stdin, stdout, stderr, preopens } = config;
+    let mounts = MountFileSystem::new();
+    for Preopen { host, guest } in preopens {
+        if guest.starts_with('/') {
+            let directory = shared.directory(host);
+            let directory = directory.with_context(|| format!("cannot open {} for the guest", host.display()))?;
+            mounts.mount(guest, directory)?;
+        }
+    }
+    let mut wasi = shared.builder(mounts);
+    *wasi.get_args_mut() = args.clone();
+    wasi.add_envs(env.iter().map(|(name, value)| (name, value)));
+    wasi.set_stdin(Box::new(HostFile::stream(Arc::clone(stdin))));
+    wasi.set_stdout(Box::new(HostFile::stream(Arc::clone(stdout))));
+    wasi.set_stderr(Box::new(HostFile::stream(Arc::clone(stderr))));
+    for preopen in preopens {
+        add_preopen(&mut wasi, preopen, preopens)?;
+    }
+    Ok(wasi.build()?)
+}
+
+fn add_preopen(wasi: &mut WasiEnvBuilder, preopen: &Preopen, all: &[Preopen]) -> anyhow::Result<()> {
     let Preopen { host, guest } = preopen;
-    let guest_path = Path::new(guest);
-    let path = if guest_path.is_absolute() {
-        mounts.mount(guest_path, Arc::new(HostDirectory::open(host)?))?;
-        guest_path.to_owned()
-    } else {
-        path_of(host, all)?
-    };
+    let path = if guest.starts_with('/') { PathBuf::from(guest) } else { path_of(host, all)? };
     wasi.add_preopen_build(|directory| {
         let directory = directory.directory(&path).read(true).write(true).create(true);
         // wasmer-wasix wants names without the first slash, and the root without a name.

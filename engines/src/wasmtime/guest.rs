@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use host_abi::canonical::{CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
-use host_abi::host_functions::{HostContext, HostFunction};
+use host_abi::canonical::{
+    Arguments, CoreType, CoreValue, Guest, GuestExports, GuestLen, GuestMemory, GuestPtr, OutOfBounds,
+};
+use host_abi::host_functions::{BegunCall, HostContext, HostFunction};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
     AsContext, AsContextMut, Extern, Func, FuncType, Instance, Linker, Memory, Module, ModuleExport, Store,
@@ -74,14 +76,10 @@ pub(super) fn link(linker: &mut Linker<GuestState>, function: HostFunction) -> w
     let function = Arc::new(function);
     linker.func_new_async(interface, name, signature, move |mut caller, params, results| {
         let function = Arc::clone(&function);
+        let begun = begin(caller.as_context_mut(), &function, params);
         Box::new(async move {
-            if caller.data().allocating {
-                return Err(Stop::host_call_while_allocating(interface, name).into());
-            }
-            let host = Arc::clone(&caller.data().host);
-            let arguments = params.iter().map(core_value).collect::<Option<Vec<_>>>().unwrap_or_default();
             let mut guest = RunningGuest { store: caller.as_context_mut() };
-            let result = function.call(&host, &mut guest, &arguments).await?;
+            let result = function.finish(begun?, &mut guest).await?;
             for (slot, value) in results.iter_mut().zip(result) {
                 *slot = val(value);
             }
@@ -89,6 +87,20 @@ pub(super) fn link(linker: &mut Linker<GuestState>, function: HostFunction) -> w
         })
     })?;
     Ok(())
+}
+
+fn begin(
+    store: StoreContextMut<'_, GuestState>,
+    function: &HostFunction,
+    params: &[Val],
+) -> wasmtime::Result<BegunCall> {
+    let state = store.data();
+    if state.allocating {
+        return Err(Stop::host_call_while_allocating(function.interface, function.name).into());
+    }
+    let host = Arc::clone(&state.host);
+    let arguments = params.iter().map(core_value).collect::<Option<Arguments>>().unwrap_or_default();
+    Ok(function.begin(&host, &RunningGuest { store }, &arguments)?)
 }
 
 /// A guest inside a call of its own, or between calls.

@@ -7,5 +7,6 @@ mod at_once;
 mod calls;
 mod cancellation;
 mod files;
+mod isolation;
 mod traps;
 mod wasi;

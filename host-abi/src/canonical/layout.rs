@@ -1,5 +1,7 @@
 //! How a type lies in memory, and how it flattens into core values.
 
+use smallvec::SmallVec;
+
 /// A core WebAssembly type that the interfaces flatten to. No interface has floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoreType {
@@ -49,6 +51,9 @@ pub struct Signature {
 pub const MAX_FLAT_PARAMS: usize = 16;
 /// Results that flatten to more core values than this are passed in memory.
 pub const MAX_FLAT_RESULTS: usize = 1;
+
+/// The core values of a call of a host function.
+pub type Arguments = SmallVec<[CoreValue; MAX_FLAT_PARAMS + 1]>;
 
 /// A type that can cross the boundary between host and guest.
 pub trait AbiType: Sized + Send + 'static {

@@ -11,18 +11,20 @@ use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 /// make the host allocate without end.
 pub struct Source<'a> {
     memory: &'a dyn GuestMemory,
+    /// It stays as it is while this is there.
+    size: u64,
     budget: u64,
 }
 
 impl<'a> Source<'a> {
     pub fn new(memory: &'a dyn GuestMemory) -> Self {
-        let budget = memory.size();
-        Self { memory, budget }
+        let size = memory.size();
+        Self { memory, size, budget: size }
     }
 
     /// Checks that `bytes` bytes at `address` are in memory and aligned.
     pub fn check(&self, address: GuestPtr, bytes: u64, align: u32) -> Result<(), Fault> {
-        let memory = self.memory.size();
+        let memory = self.size;
         if !address.0.is_multiple_of(align) {
             return Err(Fault::Misaligned { address, align });
         }
@@ -34,7 +36,7 @@ impl<'a> Source<'a> {
 
     /// Takes what the host is about to allocate out of the budget.
     fn spend(&mut self, bytes: u64) -> Result<(), Fault> {
-        self.budget = self.budget.checked_sub(bytes).ok_or(Fault::Overlapping { memory: self.memory.size() })?;
+        self.budget = self.budget.checked_sub(bytes).ok_or(Fault::Overlapping { memory: self.size })?;
         Ok(())
     }
 
@@ -43,7 +45,7 @@ impl<'a> Source<'a> {
         self.memory.read(address, &mut bytes).map_err(|_| Fault::OutOfBounds {
             address,
             bytes: N as u64,
-            memory: self.memory.size(),
+            memory: self.size,
         })?;
         Ok(bytes)
     }
@@ -56,7 +58,7 @@ impl<'a> Source<'a> {
         self.memory.read(address, &mut bytes).map_err(|_| Fault::OutOfBounds {
             address,
             bytes: length,
-            memory: self.memory.size(),
+            memory: self.size,
         })?;
         Ok(bytes)
     }

@@ -99,7 +99,7 @@ impl Image {
 
     /// Allocates every block in the guest and writes it. With `root`, the first block goes there instead.
     async fn place<G: Guest>(
-        mut self,
+        &mut self,
         guest: &mut G,
         root: Option<GuestPtr>,
         function: &str,
@@ -141,10 +141,8 @@ async fn allocate<G: Guest>(guest: &mut G, align: u32, size: GuestLen, function:
 
 /// The guest's allocator ran since the range was checked; memory never shrinks, but the check is free.
 fn write(guest: &mut impl GuestMemory, address: GuestPtr, bytes: &[u8]) -> Result<(), AbiError> {
-    let memory = guest.size();
-    guest
-        .write(address, bytes)
-        .map_err(|_| AbiError::from(Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory }))
+    let written = guest.write(address, bytes);
+    written.map_err(|_| Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory: guest.size() }.into())
 }
 
 fn write_chunks(guest: &mut impl GuestMemory, mut address: GuestPtr, chunks: &[Bytes]) -> Result<(), AbiError> {
@@ -213,7 +211,7 @@ impl Lowered {
     /// Puts the value into the guest: its memory through the guest's allocator, or at `root` the part that
     /// the guest reserved itself. Answers the core values to pass. Errors name `function`.
     pub async fn place<G: Guest>(
-        self,
+        &mut self,
         guest: &mut G,
         root: Option<GuestPtr>,
         function: &str,
@@ -224,7 +222,7 @@ impl Lowered {
             Slot::Address(block) => CoreValue::I32(block_address(&addresses, block)),
             Slot::WideAddress(block) => CoreValue::I64(u64::from(block_address(&addresses, block))),
         };
-        Ok(self.slots.into_iter().map(value).collect())
+        Ok(self.slots.iter().copied().map(value).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::time;
@@ -58,9 +58,17 @@ impl Connection {
     /// Sends `command`, again if it certainly had no effect, or if it may have had one and [`Resend::Safe`] says that
     /// this does no harm. One that must not be sent twice goes out on a connection that was seen alive just before.
     pub(super) async fn query(&self, command: &Cmd, route: Route<'_>) -> Result<Value, Failure> {
-        let sent = AtomicBool::new(false);
-        let Some(patience) = self.patience else { return self.persist(command, route, &sent).await };
-        match time::timeout(patience + route.lane.blocked(), self.persist(command, route, &sent)).await {
+        let began = Instant::now();
+        let first = match self.attempt_at_once(command, route).await {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(failure)) => Some(failure),
+            None => None,
+        };
+        let sent = AtomicBool::new(first.is_some());
+        let work = self.persist(command, route, first, &sent);
+        let Some(patience) = self.patience else { return work.await };
+        let left = (patience + route.lane.blocked()).saturating_sub(began.elapsed());
+        match time::timeout(left, work).await {
             Ok(answer) => answer,
             Err(_) => {
                 // Whoever keeps silent may have been replaced.
@@ -71,15 +79,42 @@ impl Connection {
         }
     }
 
-    /// `sent` becomes true before the command goes out.
-    async fn persist(&self, command: &Cmd, route: Route<'_>, sent: &AtomicBool) -> Result<Value, Failure> {
+    /// The first attempt where nothing stands before it, which is as good as always. It needs no time-out but the
+    /// connection's own.
+    async fn attempt_at_once(&self, command: &Cmd, route: Route<'_>) -> Option<Result<Value, Failure>> {
+        let map = self.topology.known_map()?;
+        let slot = slot_of(route.key);
+        let node = map.value.master(slot)?;
+        let is_ready = node.is_connected(route.lane) && (route.resend == Resend::Safe || node.is_fresh(route.lane));
+        if !is_ready {
+            return None;
+        }
+        let mut answer = node.send(route.lane, command, false).await;
+        if let Err(failure) = &mut answer {
+            self.learn(failure, &map, slot, &node);
+        }
+        Some(answer)
+    }
+
+    /// Goes on after the first attempt, if there was one. `sent` becomes true before the command goes out.
+    async fn persist(
+        &self,
+        command: &Cmd,
+        route: Route<'_>,
+        first: Option<Failure>,
+        sent: &AtomicBool,
+    ) -> Result<Value, Failure> {
         let mut attempts = Attempts::new(self.retries);
         let mut asked = None;
         let mut in_doubt = false;
+        let mut failed = first;
         loop {
-            let failure = match self.attempt(command, route, asked.take(), sent).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
+            let failure = match failed.take() {
+                Some(failure) => failure,
+                None => match self.attempt(command, route, asked.take(), sent).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => failure,
+                },
             };
             in_doubt |= failure.in_doubt;
             match attempts.next(&failure, route.resend) {

@@ -104,6 +104,11 @@ impl Node {
         }
     }
 
+    /// Whether a command can be sent without connecting first.
+    pub(super) fn is_connected(&self, lane: Lane) -> bool {
+        self.link(lane).connection.is_made()
+    }
+
     /// Whether the server answered here a moment ago, and nobody has seen a connection to it break since.
     pub(super) fn is_fresh(&self, lane: Lane) -> bool {
         let answered = self.link(lane).answered.load(Ordering::Relaxed);

@@ -31,6 +31,17 @@ impl<T: Clone> Renewable<T> {
         Ok(Made { value, cell })
     }
 
+    pub(super) fn is_made(&self) -> bool {
+        self.cell().initialized()
+    }
+
+    /// The value, if it is there.
+    pub(super) fn made(&self) -> Option<Made<T>> {
+        let cell = Arc::clone(&self.cell());
+        let value = cell.get()?.clone();
+        Some(Made { value, cell })
+    }
+
     /// Has the value made anew, unless somebody saw to that already.
     pub(super) fn discard(&self, stale: &Made<T>) {
         let mut cell = self.cell();
@@ -56,9 +67,12 @@ mod tests {
     #[tokio::test]
     async fn a_value_stays_until_the_one_that_is_there_is_discarded() {
         let renewable = Renewable::default();
+        assert!(!renewable.is_made());
+        assert!(renewable.made().is_none());
         let get = async |value| renewable.get(async || Ok::<_, ()>(value)).await.unwrap();
         let first = get(1).await;
         assert_eq!(get(2).await.value, 1);
+        assert!(renewable.is_made());
         renewable.discard(&first);
         assert_eq!(get(3).await.value, 3);
         renewable.discard(&first);

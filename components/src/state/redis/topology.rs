@@ -79,6 +79,11 @@ impl Topology {
         self.map.get(|| self.discover()).await
     }
 
+    /// If the servers were found.
+    pub(super) fn known_map(&self) -> Option<Made<Arc<Map>>> {
+        self.map.made()
+    }
+
     /// Has the servers found anew, unless somebody saw to that already.
     pub(super) fn discard(&self, stale: &Made<Arc<Map>>) {
         self.map.discard(stale);

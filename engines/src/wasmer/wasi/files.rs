@@ -97,7 +97,11 @@ impl FileOpener for HostDirectory {
         let mut options = cap_std::fs::OpenOptions::new();
         options.read(read || !write).write(write).create_new(create_new).create(create).truncate(truncate);
         let file = self.root.open_with(inside(path), &options).map_err(error)?.into_std();
-        Ok(Box::new(HostFile { file, position: 0, entry: Some((Arc::clone(&self.root), inside(path).to_owned())) }))
+        Ok(Box::new(HostFile {
+            file: Arc::new(file),
+            position: 0,
+            entry: Some((Arc::clone(&self.root), inside(path).to_owned())),
+        }))
     }
 }
 
@@ -144,7 +148,7 @@ fn error(error: io::Error) -> FsError {
 /// interrupts the guest interrupts them, too.
 #[derive(Debug)]
 pub(super) struct HostFile {
-    file: File,
+    file: Arc<File>,
     /// Where the last seek ended.
     position: u64,
     /// Its directory entry. A stream has none.
@@ -152,7 +156,7 @@ pub(super) struct HostFile {
 }
 
 impl HostFile {
-    pub(super) fn stream(file: File) -> Self {
+    pub(super) fn stream(file: Arc<File>) -> Self {
         Self { file, position: 0, entry: None }
     }
 
@@ -162,16 +166,16 @@ impl HostFile {
 }
 
 impl AsyncRead for HostFile {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = self.file.read(buffer.initialize_unfilled())?;
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = (&*self.file).read(buffer.initialize_unfilled())?;
         buffer.advance(read);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for HostFile {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.file.write(bytes).inspect_err(refusals::note))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready((&*self.file).write(bytes).inspect_err(refusals::note))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -185,7 +189,7 @@ impl AsyncWrite for HostFile {
 
 impl AsyncSeek for HostFile {
     fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        self.position = self.file.seek(position)?;
+        self.position = (&*self.file).seek(position)?;
         Ok(())
     }
 
@@ -213,7 +217,7 @@ impl VirtualFile for HostFile {
             None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         };
         let times = Timestamps { last_access: time(accessed), last_modification: time(modified) };
-        futimens(&self.file, &times).map_err(|errno| error(errno.into()))
+        futimens(&*self.file, &times).map_err(|errno| error(errno.into()))
     }
 
     fn size(&self) -> u64 {
