@@ -10,6 +10,7 @@ DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gc
 WASM_PACKAGES := clang libclang-rt-dev-wasm32 lld wasi-libc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := exec lifecycle limits systemd_cgroups
+BENCH_PACKAGES := wrk
 KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
 NEWER_DEBIANS := trixie sid
 END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
@@ -112,6 +113,11 @@ conformance: build guests postgresql ## Run the conformance suite; ARGS='--filte
 .PHONY: bench
 bench: deps guests ## Run the benchmarks
 	cargo bench --workspace --bench '*' $(if $(ARGS),-- $(ARGS))
+
+.PHONY: bench-e2e
+bench-e2e: build guests ## Measure containers beside runc's, into target/bench (some minutes); ARGS=--quick for a glance
+	@scripts/install-packages.sh $(BENCH_PACKAGES)
+	$(SUDO) $(TARGET_DIR)/release/bench-e2e $(ARGS)
 
 .PHONY: install
 install: build ## Install the shim and the guest host to PREFIX/bin

@@ -5,8 +5,7 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest};
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::api::{DeleteRequest, KillRequest, StateRequest, WaitRequest};
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
 use support::events::Events;
@@ -45,29 +44,6 @@ impl Node {
 
     fn exec(&self, container: &str, arguments: &[&str]) -> Run {
         Run(self.exec_command(container, &[], arguments).output().expect("ctr"))
-    }
-
-    /// Registers a process without starting it.
-    fn add_exec(&self, container: &str, exec_id: &str, arguments: &[&str]) -> Result<(), (Code, String)> {
-        let process = serde_json::json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}});
-        let request = ExecProcessRequest {
-            id: container.to_owned(),
-            exec_id: exec_id.to_owned(),
-            spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
-            ..ExecProcessRequest::default()
-        };
-        match self.task_client(container).exec(context(), &request) {
-            Ok(_) => Ok(()),
-            refused => Err(refusal(refused)),
-        }
-    }
-
-    fn start_exec(&self, container: &str, exec_id: &str) -> Result<u32, (Code, String)> {
-        let request = StartRequest { id: container.to_owned(), exec_id: exec_id.to_owned(), ..StartRequest::default() };
-        match self.task_client(container).start(context(), &request) {
-            Ok(started) => Ok(started.pid),
-            refused => Err(refusal(refused)),
-        }
     }
 }
 

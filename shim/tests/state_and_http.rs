@@ -3,11 +3,11 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
 use images::Image;
-use support::{ENGINES, Node, engine, guest};
+use support::{ENGINES, Node, engine, free_port, guest};
 use testbed::redis::RedisServer;
 
 const STATE: &str = "localhost/dapr-wasm/state:dev";
@@ -38,10 +38,6 @@ fn components(node: &Node, kind: &str, item: &str, value: &str) -> String {
 
 fn bind(from: &Path, to: &str, mode: &str) -> String {
     format!("--mount=type=bind,src={},dst={to},options=rbind:{mode}", from.display())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 fn request(port: u16, request: &str) -> String {

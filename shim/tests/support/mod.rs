@@ -8,6 +8,7 @@ pub mod terminal;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
@@ -170,6 +171,11 @@ impl Run {
             assert!(self.stderr().contains(word), "no {word:?} in: {}", self.stderr());
         }
     }
+}
+
+/// A port of this machine that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// The option that chooses an engine.
