@@ -93,6 +93,10 @@ test-containerd-versions: images ## Run the end-to-end tests with the containerd
 test-500-pods: images ## Start and remove 500 pods and look for what they leave
 	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
 
+.PHONY: test-growth
+test-growth: images ## Send 100,000 requests, execute 1,000 programs, and look whether anything grew
+	$(CARGO_TEST) --workspace --test growth -- --ignored
+
 .PHONY: kubernetes
 kubernetes:
 	@scripts/install-packages.sh $(KUBERNETES_PACKAGES)
