@@ -21,58 +21,40 @@ const NEIGHBOURS: [usize; 4] = [1, 10, 50, 100];
 /// Wall time and CPU of one container after the other.
 pub(crate) fn one_by_one(rounds: usize) -> Result<Vec<Measurement>> {
     let node = Node::start()?;
-    let mut samples: Vec<_> = Runtime::all().into_iter().map(|runtime| (runtime, Samples::default())).collect();
-    for (runtime, _) in &samples {
-        node.hello(*runtime)?;
-    }
-    for round in 1..=rounds {
-        progress("start", round, rounds);
-        for (runtime, samples) in &mut samples {
-            samples.measure(|| node.hello(*runtime))?;
-        }
-    }
-    let wall = values(&samples, Samples::wall);
-    let cpu = values(&samples, Samples::cpu);
+    warm_up(&node)?;
+    eprintln!("{rounds} starts of each kind");
+    let samples = in_turns(rounds, |runtime| node.hello(runtime))?;
+    let hello = |what, values| Measurement {
+        title: format!("`ctr run --rm` of hello: {what} of {rounds}"),
+        unit: Unit::Milliseconds,
+        lines: vec![Line::new("", values, vec![Goal::at_most(0.60).of_baseline()])],
+    };
     Ok(vec![
-        Measurement {
-            title: format!("`ctr run --rm` of hello: wall, median of {rounds}"),
-            unit: Unit::Milliseconds,
-            lines: vec![Line::new("", wall, vec![Goal::at_most(0.60).of_baseline()])],
-        },
-        Measurement {
-            title: format!("`ctr run --rm` of hello: CPU of the whole machine, mean of {rounds}"),
-            unit: Unit::Milliseconds,
-            lines: vec![Line::new("", cpu, vec![Goal::at_most(0.60).of_baseline()])],
-        },
+        hello("wall, median", values(&samples, Samples::wall)),
+        hello("CPU of the whole machine, mean", values(&samples, Samples::cpu)),
     ])
 }
 
 /// What the first container of a module waits for: its artifact has to be made.
 pub(crate) fn first_of_a_module(rounds: usize) -> Result<Measurement> {
     let node = Node::start()?;
-    let mut samples: Vec<_> = Runtime::all().into_iter().map(|runtime| (runtime, Samples::default())).collect();
-    for round in 1..=rounds {
-        progress("first start", round, rounds);
-        for (runtime, samples) in &mut samples {
-            samples.measure(|| node.hello_for_the_first_time(*runtime))?;
-        }
-    }
+    warm_up(&node)?;
+    eprintln!("{rounds} first starts of each kind");
+    let samples = in_turns(rounds, |runtime| node.hello_for_the_first_time(runtime))?;
     Ok(Measurement {
         title: format!("`ctr run --rm` of hello, not compiled before: wall, median of {rounds}"),
         unit: Unit::Milliseconds,
-        lines: vec![Line::new("", values(&samples, Samples::wall), vec![])],
+        lines: vec![Line::new("", values(&samples, Samples::wall), Vec::new())],
     })
 }
 
 /// Containers per second, several at a time.
 pub(crate) fn burst(rounds: usize) -> Result<Measurement> {
     let node = Node::start()?;
+    warm_up(&node)?;
     let mut rates: Vec<_> = Runtime::all().into_iter().map(|runtime| (runtime, Vec::new())).collect();
-    for (runtime, _) in &rates {
-        node.hello(*runtime)?;
-    }
     for round in 1..=rounds {
-        progress("burst", round, rounds);
+        eprintln!("burst {round} of {rounds}, of each kind");
         for (runtime, rates) in &mut rates {
             rates.push(rate(&node, *runtime)?);
             thread::sleep(AFTERMATH);
@@ -103,34 +85,46 @@ fn rate(node: &Node, runtime: Runtime) -> Result<f64> {
     Ok(BURST as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Whether the cost of one more container grows with those that run: each kind beside its own.
-pub(crate) fn beside_neighbours(starts: usize) -> Result<Measurement> {
-    let mut lines: Vec<Line> =
-        NEIGHBOURS.iter().map(|count| Line::new(&format!("{count} running"), Vec::new(), Vec::new())).collect();
-    for runtime in Runtime::all() {
-        let node = Node::start()?;
-        node.hello(runtime)?;
-        let mut running = 0;
-        for (count, line) in NEIGHBOURS.into_iter().zip(&mut lines) {
-            eprintln!("{} beside {count} containers", runtime.name());
-            for _ in running..count {
-                interruption::check()?;
-                node.start_idle(runtime)?;
-            }
-            running = count;
-            thread::sleep(AFTERMATH);
-            let mut samples = Samples::default();
-            for _ in 0..starts {
-                samples.measure(|| node.hello(runtime))?;
-            }
-            line.values.push(Value { name: runtime.name(), number: samples.wall() });
+/// Whether the cost of one more container grows with those that run, which are of all kinds.
+pub(crate) fn beside_neighbours(rounds: usize) -> Result<Measurement> {
+    let node = Node::start()?;
+    warm_up(&node)?;
+    let kinds = Runtime::all();
+    let mut neighbours = kinds.iter().cycle();
+    let mut running = 0;
+    let mut lines = Vec::new();
+    for count in NEIGHBOURS {
+        eprintln!("{rounds} starts of each kind beside {count} containers");
+        for neighbour in neighbours.by_ref().take(count - running) {
+            interruption::check()?;
+            node.start_idle(*neighbour)?;
         }
+        running = count;
+        thread::sleep(AFTERMATH);
+        let samples = in_turns(rounds, |runtime| node.hello(runtime))?;
+        lines.push(Line::new(&format!("{count} running"), values(&samples, Samples::wall), Vec::new()));
     }
     Ok(Measurement {
-        title: format!("`ctr run --rm` of hello beside containers of its kind: wall, median of {starts}"),
+        title: format!("`ctr run --rm` of hello beside idle containers of all kinds: wall, median of {rounds}"),
         unit: Unit::Milliseconds,
         lines,
     })
+}
+
+/// What only the first container of a node pays for is paid.
+fn warm_up(node: &Node) -> Result<()> {
+    Runtime::all().into_iter().try_for_each(|runtime| node.hello(runtime).map(drop))
+}
+
+/// One run of each kind, and again.
+fn in_turns(rounds: usize, run: impl Fn(Runtime) -> Result<Duration>) -> Result<Vec<(Runtime, Samples)>> {
+    let mut samples: Vec<_> = Runtime::all().into_iter().map(|runtime| (runtime, Samples::default())).collect();
+    for _ in 0..rounds {
+        for (runtime, samples) in &mut samples {
+            samples.measure(|| run(*runtime))?;
+        }
+    }
+    Ok(samples)
 }
 
 /// Runs of one kind.
@@ -165,8 +159,4 @@ fn milliseconds(duration: &Duration) -> f64 {
 
 fn values<S>(samples: &[(Runtime, S)], number: impl Fn(&S) -> f64) -> Vec<Value> {
     samples.iter().map(|(runtime, samples)| Value { name: runtime.name(), number: number(samples) }).collect()
-}
-
-fn progress(what: &str, round: usize, rounds: usize) {
-    eprintln!("{what} {round} of {rounds}, of each kind");
 }
