@@ -97,7 +97,6 @@ fn limit(line: &Line, index: usize) -> Option<f64> {
     if index == 0 { None } else { line.goal(line.values[index].name).map(|goal| goal.limit(baseline)) }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a place in the picture")]
 fn position(number: f64, longest: f64) -> i32 {
     BARS.0 + (f64::from(BARS.1 - BARS.0) * number / longest) as i32
 }
