@@ -5,9 +5,12 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use containerd_shim::api::{DeleteRequest, KillRequest, StateRequest, WaitRequest};
+use containerd_shim::api::{CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StateRequest, WaitRequest};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use support::events::Events;
 use support::task_client::{context, refusal};
 use support::terminal::Terminal;
@@ -140,6 +143,31 @@ fn input_reaches_a_process_and_ends() {
     for program in [vec!["/hello.wasm", "stdin"], vec!["/bin/busybox", "cat"]] {
         assert_echoes_until_its_input_ends(node.exec_command("guest", &[], &program));
     }
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn input_that_ends_before_a_process_runs_is_at_its_end() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let stdin = node.containerd.folder().join("stdin");
+    mkfifo(&stdin, Mode::S_IRWXU).expect("a FIFO");
+    let client = node.task_client("guest");
+    let (id, exec_id) = ("guest".to_owned(), "cat".to_owned());
+    let process = serde_json::json!({"args": ["/bin/busybox", "cat"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let exec = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        stdin: stdin.display().to_string(),
+        spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
+        ..ExecProcessRequest::default()
+    };
+    client.exec(context(), &exec).expect("a process to start");
+    let close = CloseIORequest { id: id.clone(), exec_id: exec_id.clone(), stdin: true, ..CloseIORequest::default() };
+    client.close_io(context(), &close).expect("the end of its input");
+    node.start_exec("guest", "cat").expect("a running process");
+    let wait = WaitRequest { id, exec_id, ..WaitRequest::default() };
+    assert_eq!(client.wait(context(), &wait).expect("its end").exit_status, 0);
     node.end("guest", "SIGKILL");
 }
 
