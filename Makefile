@@ -10,6 +10,7 @@ DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gc
 WASM_PACKAGES := clang libclang-rt-dev-wasm32 lld wasi-libc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
 CGROUP2_TESTS := exec lifecycle limits systemd_cgroups
+BENCH_PACKAGES := wrk
 KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
 NEWER_DEBIANS := trixie sid
 END_TO_END_TESTS := $(patsubst %.rs,--test %,$(notdir $(wildcard shim/tests/*.rs testbed/tests/*.rs)))
@@ -92,6 +93,10 @@ test-containerd-versions: images ## Run the end-to-end tests with the containerd
 test-500-pods: images ## Start and remove 500 pods and look for what they leave
 	$(CARGO_TEST) --workspace --test cri -- --ignored --nocapture five_hundred
 
+.PHONY: test-growth
+test-growth: images ## Send 100,000 requests, execute 1,000 programs, and look whether anything grew
+	$(CARGO_TEST) --workspace --test growth -- --ignored
+
 .PHONY: kubernetes
 kubernetes:
 	@scripts/install-packages.sh $(KUBERNETES_PACKAGES)
@@ -116,6 +121,11 @@ docs: ## Write what docs/components.md has of the code's own descriptions
 .PHONY: bench
 bench: deps guests ## Run the benchmarks
 	cargo bench --workspace --bench '*' $(if $(ARGS),-- $(ARGS))
+
+.PHONY: bench-e2e
+bench-e2e: build guests ## Measure containers beside runc's, into target/bench (some minutes); ARGS=--quick for a glance
+	@scripts/install-packages.sh $(BENCH_PACKAGES)
+	$(SUDO) $(TARGET_DIR)/release/bench-e2e $(ARGS)
 
 .PHONY: install
 install: build ## Install the shim, the guest host and the operator's tool to PREFIX/bin

@@ -33,15 +33,22 @@ pub const STATE_GETS: &str = r#"(module
         (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1024))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))"#;
 
+/// Where this program was built: the folder above `release`.
+///
+/// # Panics
+/// If it was moved elsewhere.
+pub fn target_folder() -> PathBuf {
+    let program = env::current_exe().expect("the path of this program");
+    let release = program.ancestors().find(|folder| folder.ends_with("release")).expect("a folder of programs");
+    release.parent().expect("a target folder").to_owned()
+}
+
 /// A guest that `make guests` compiled.
 ///
 /// # Panics
 /// If it is not there.
 pub fn guest(name: &str) -> Vec<u8> {
-    let program = env::current_exe().expect("the path of this program");
-    // target/release/deps/<program>
-    let target = program.ancestors().nth(3).map(PathBuf::from).expect("a target folder");
-    let path = target.join("guests").join(name).with_extension("wasm");
+    let path = target_folder().join("guests").join(name).with_extension("wasm");
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `make guests` compiles it", path.display()))
 }
 

@@ -7,11 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use containerd_shim::api::{DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest};
+use containerd_shim::api::{CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StateRequest, WaitRequest};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
-use serde_json::{Value, json};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::json;
 use support::events::Events;
 use support::task_client::{context, refusal};
 use support::terminal::Terminal;
@@ -49,33 +51,6 @@ impl Node {
 
     fn exec(&self, container: &str, arguments: &[&str]) -> Run {
         Run(self.exec_command(container, &[], arguments).output().expect("ctr"))
-    }
-
-    /// Registers a process without starting it.
-    fn add_exec(&self, container: &str, exec_id: &str, arguments: &[&str]) -> Result<(), (Code, String)> {
-        self.add_process(container, exec_id, &json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}}))
-    }
-
-    /// The same with everything that an OCI specification can say of it.
-    fn add_process(&self, container: &str, exec_id: &str, process: &Value) -> Result<(), (Code, String)> {
-        let request = ExecProcessRequest {
-            id: container.to_owned(),
-            exec_id: exec_id.to_owned(),
-            spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
-            ..ExecProcessRequest::default()
-        };
-        match self.task_client(container).exec(context(), &request) {
-            Ok(_) => Ok(()),
-            refused => Err(refusal(refused)),
-        }
-    }
-
-    fn start_exec(&self, container: &str, exec_id: &str) -> Result<u32, (Code, String)> {
-        let request = StartRequest { id: container.to_owned(), exec_id: exec_id.to_owned(), ..StartRequest::default() };
-        match self.task_client(container).start(context(), &request) {
-            Ok(started) => Ok(started.pid),
-            refused => Err(refusal(refused)),
-        }
     }
 }
 
@@ -222,6 +197,31 @@ fn input_reaches_a_process_and_ends() {
     for program in [vec!["/hello.wasm", "stdin"], vec!["/bin/busybox", "cat"]] {
         assert_echoes_until_its_input_ends(node.exec_command("guest", &[], &program));
     }
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn input_that_ends_before_a_process_runs_is_at_its_end() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let stdin = node.containerd.folder().join("stdin");
+    mkfifo(&stdin, Mode::S_IRWXU).expect("a FIFO");
+    let client = node.task_client("guest");
+    let (id, exec_id) = ("guest".to_owned(), "cat".to_owned());
+    let process = json!({"args": ["/bin/busybox", "cat"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let exec = ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.clone(),
+        stdin: stdin.display().to_string(),
+        spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
+        ..ExecProcessRequest::default()
+    };
+    client.exec(context(), &exec).expect("a process to start");
+    let close = CloseIORequest { id: id.clone(), exec_id: exec_id.clone(), stdin: true, ..CloseIORequest::default() };
+    client.close_io(context(), &close).expect("the end of its input");
+    node.start_exec("guest", "cat").expect("a running process");
+    let wait = WaitRequest { id, exec_id, ..WaitRequest::default() };
+    assert_eq!(client.wait(context(), &wait).expect("its end").exit_status, 0);
     node.end("guest", "SIGKILL");
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use images::Image;
-use support::{ENGINES, HELLO, Node, engine, guest};
+use support::{ENGINES, HELLO, Node, engine, free_port, guest};
 use testbed::containerd::PATIENCE;
 use testbed::redis::RedisServer;
 
@@ -41,10 +41,6 @@ fn components(node: &Node, kind: &str, item: &str, value: &str) -> String {
 
 fn bind(from: &Path, to: &str, mode: &str) -> String {
     format!("--mount=type=bind,src={},dst={to},options=rbind:{mode}", from.display())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 fn request(port: u16, request: &str) -> String {

@@ -72,6 +72,13 @@ impl Containerd {
         Self::launch(programs, environment, folder, None, &text)
     }
 
+    /// The same with containerd's default log, for whoever measures: a debug log costs time.
+    pub fn start_as_installed(programs: &[&Path]) -> Self {
+        let folder = temporary_folder();
+        let text = configuration::as_installed(folder.path());
+        Self::launch(programs, &[], folder, None, &text)
+    }
+
     /// A containerd for pods, in a network of its own: with the CRI plugin, a bridge for the pods, the image
     /// [`PAUSE_IMAGE`], and the runtimes `runc` (the default) and `dapr`. It is for one namespace, Kubernetes' own.
     ///

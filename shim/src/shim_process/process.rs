@@ -1,6 +1,7 @@
 //! One process of a container: its streams, its state, and how it ends.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Context as _;
@@ -19,7 +20,10 @@ pub(super) struct Process {
     pub(super) exec_id: String,
     pub(super) streams: StreamNames,
     pid: OnceLock<i32>,
+    /// None until the process exists.
     open_streams: Mutex<Option<OpenStreams>>,
+    /// The input was ended, maybe before the process existed.
+    stdin_closed: AtomicBool,
     state: watch::Sender<TaskState>,
     /// Held while a step of the process's life is taken and published, so that events come in order.
     pub(super) step: tokio::sync::Mutex<()>,
@@ -37,6 +41,13 @@ impl OpenStreams {
         match terminal {
             Some(master) => Terminal::open(master, names).map(Self::Terminal),
             None => Ok(Self::Kept(kept)),
+        }
+    }
+
+    fn close_stdin(&mut self) {
+        match self {
+            Self::Kept(kept) => kept.close_stdin(),
+            Self::Terminal(terminal) => terminal.close_input(),
         }
     }
 }
@@ -71,15 +82,20 @@ impl Process {
             streams,
             pid: OnceLock::new(),
             open_streams: Mutex::default(),
+            stdin_closed: AtomicBool::new(false),
             state: watch::Sender::new(TaskState::Created),
             step: tokio::sync::Mutex::default(),
         }
     }
 
     /// Notes that the process exists.
-    pub(super) fn exists(&self, pid: i32, streams: OpenStreams) {
+    pub(super) fn exists(&self, pid: i32, mut streams: OpenStreams) {
         let _ = self.pid.set(pid);
-        *self.open_streams() = Some(streams);
+        let mut open = self.open_streams();
+        if self.stdin_closed.load(Ordering::Relaxed) {
+            streams.close_stdin();
+        }
+        *open = Some(streams);
     }
 
     /// 0 as long as there is none.
@@ -134,10 +150,10 @@ impl Process {
     }
 
     pub(super) fn close_stdin(&self) {
-        match &mut *self.open_streams() {
-            Some(OpenStreams::Kept(kept)) => kept.close_stdin(),
-            Some(OpenStreams::Terminal(terminal)) => terminal.close_input(),
-            None => {}
+        let mut open = self.open_streams();
+        self.stdin_closed.store(true, Ordering::Relaxed);
+        if let Some(streams) = &mut *open {
+            streams.close_stdin();
         }
     }
 

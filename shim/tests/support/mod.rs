@@ -8,6 +8,7 @@ pub mod terminal;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
@@ -177,6 +178,11 @@ pub fn operator_config(node: &Node, text: &str) -> String {
     let path = node.containerd.folder().join("operator.yaml");
     fs::write(&path, text).expect("a file");
     format!("--runtime-config-path={}", path.display())
+}
+
+/// A port of this machine that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// The option that chooses an engine.

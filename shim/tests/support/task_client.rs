@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use containerd_shim::api::{StatsRequest, UpdateTaskRequest};
+use containerd_shim::api::{ExecProcessRequest, StartRequest, StatsRequest, UpdateTaskRequest};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_sync::{Client, TaskClient};
 use containerd_shim::protos::ttrpc::context::{Context, with_duration};
@@ -31,6 +31,40 @@ impl Node {
         let file = self.containerd.bundle(container).join("address");
         let address = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         TaskClient::new(Client::connect(&address).expect("the shim accepts connections"))
+    }
+
+    /// Registers a process without starting it.
+    pub fn add_exec(&self, container: &str, exec_id: &str, arguments: &[&str]) -> Result<(), (Code, String)> {
+        let process = serde_json::json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        self.add_process(container, exec_id, &process)
+    }
+
+    /// The same with everything that an OCI specification can say of it.
+    pub fn add_process(
+        &self,
+        container: &str,
+        exec_id: &str,
+        process: &serde_json::Value,
+    ) -> Result<(), (Code, String)> {
+        let request = ExecProcessRequest {
+            id: container.to_owned(),
+            exec_id: exec_id.to_owned(),
+            spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
+            ..ExecProcessRequest::default()
+        };
+        match self.task_client(container).exec(context(), &request) {
+            Ok(_) => Ok(()),
+            refused => Err(refusal(refused)),
+        }
+    }
+
+    /// Starts it, and answers its pid.
+    pub fn start_exec(&self, container: &str, exec_id: &str) -> Result<u32, (Code, String)> {
+        let request = StartRequest { id: container.to_owned(), exec_id: exec_id.to_owned(), ..StartRequest::default() };
+        match self.task_client(container).start(context(), &request) {
+            Ok(started) => Ok(started.pid),
+            refused => Err(refusal(refused)),
+        }
     }
 
     /// Changes a running container's limits, as CRI does: `resources` is the OCI specification's `linux.resources`.

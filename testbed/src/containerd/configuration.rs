@@ -25,18 +25,29 @@ const USELESS_PLUGINS: [&str; 9] = [
     "io.containerd.snapshotter.v1.zfs",
 ];
 
+/// Shims log what containerd logs.
+const DEBUG_LOG: &str = r#"
+[debug]
+level = "debug"
+"#;
+
 /// Where Debian's containernetworking-plugins are.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// The folder of a file for each address that a pod has.
 pub(super) const LEASES: &str = "leases/pods";
 
 pub(super) fn for_ctr(folder: &Path) -> String {
+    as_installed(folder) + DEBUG_LOG
+}
+
+/// Logs as a containerd does that nobody asked for more.
+pub(super) fn as_installed(folder: &Path) -> String {
     daemon(folder, 2, &[&CRI_PLUGINS[..], &USELESS_PLUGINS].concat())
 }
 
 pub(super) fn for_pods(folder: &Path, format: u32) -> String {
     let pods = if format == 2 { pods_in_format_2(folder) } else { pods_in_format_3(folder) };
-    daemon(folder, format, &USELESS_PLUGINS) + &pods
+    daemon(folder, format, &USELESS_PLUGINS) + DEBUG_LOG + &pods
 }
 
 /// The newest format that a containerd of this search path reads.
@@ -64,10 +75,6 @@ address = "{folder}/containerd.sock"
 
 [ttrpc]
 address = "{folder}/containerd.sock.ttrpc"
-
-# Shims log what containerd logs.
-[debug]
-level = "debug"
 "#
     )
 }
