@@ -48,7 +48,7 @@ impl Engine for Hostile {
     }
 
     #[expect(unsafe_code, reason = "the contract says so; nothing here depends on the artifact's safety")]
-    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
         let broken = |error: io::Error| LoadError { engine: self.name(), reason: error.to_string() };
         let report = artifact.map().map_err(broken)?;
         Ok(Arc::new(Report(String::from_utf8_lossy(&report).into_owned())))
@@ -108,13 +108,13 @@ impl Module for Report {
 
 struct Reporter {
     report: String,
-    wasi: WasiConfig,
+    wasi: Arc<WasiConfig>,
 }
 
 #[async_trait]
 impl Instance for Reporter {
     async fn run(&mut self, _: &str) -> Result<(), Stop> {
-        writeln!(self.wasi.stdout, "{}", self.report).map_err(|_| Stop::Exit(1))
+        writeln!(&*self.wasi.stdout, "{}", self.report).map_err(|_| Stop::Exit(1))
     }
 
     async fn call(&mut self, _: &mut dyn ExportCall) -> Result<(), Stop> {

@@ -1,6 +1,5 @@
 //! A guest in its store: its state, its memory and exports, and the host functions bound to it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use host_abi::canonical::{
