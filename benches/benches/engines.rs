@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use benches::{GETS, STATE_GETS, guest, instantiate, load, runtime};
 use components::{App, Registry};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engines::artifact_cache::{ArtifactCache, ArtifactKey};
-use engines::engine::CompileError;
+use engines::engine::{CompileError, Instance};
 use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Method, Request};
 use host_abi::state::{GetRequest, SetRequest};
@@ -39,14 +39,16 @@ fn load_from_cache(criterion: &mut Criterion) {
         let key = ArtifactKey::new(&*engine, &module);
         let compile =
             || engine.compile(&module).map_err(|error: CompileError| std::io::Error::other(error.to_string()));
-        group.bench_function(engine.name(), |bencher| {
-            bencher.iter(|| {
-                let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
-                // SAFETY: the cache is this function's own, and the artifact this engine's.
-                #[expect(unsafe_code, reason = "see above")]
-                unsafe { engine.load(&artifact, 1) }.expect("a module")
+        for at_once in [1, 128] {
+            group.bench_function(BenchmarkId::new(engine.name(), at_once), |bencher| {
+                bencher.iter(|| {
+                    let artifact = cache.get_or_compile(&key, compile).expect("an artifact");
+                    // SAFETY: the cache is this function's own, and the artifact this engine's.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe { engine.load(&artifact, at_once) }.expect("a module")
+                });
             });
-        });
+        }
     }
     group.finish();
 }
@@ -100,16 +102,20 @@ fn http_request(criterion: &mut Criterion) {
     let runtime = runtime();
     let host = Arc::new(HostContext::default());
     let request = Request { method: Method::Get, uri: "/".to_owned(), ..Request::default() };
-    let mut group = criterion.benchmark_group("http request, fresh instance");
+    let answer = async |instance: &mut dyn Instance| {
+        let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
+        instance.call(&mut call).await.expect("an answer");
+        call.into_result()
+    };
+    let mut group = criterion.benchmark_group("http request");
     for engine in engines::built_in() {
         let module = runtime.block_on(async { load(&*engine, &guest("http"), 16) });
-        group.bench_function(engine.name(), |bencher| {
-            bencher.to_async(&runtime).iter(async || {
-                let mut instance = instantiate(&*module, &host).await;
-                let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
-                instance.call(&mut call).await.expect("an answer");
-                call.into_result()
-            });
+        group.bench_function(BenchmarkId::new(engine.name(), "fresh"), |bencher| {
+            bencher.to_async(&runtime).iter(async || answer(&mut *instantiate(&*module, &host).await).await);
+        });
+        let mut instance = runtime.block_on(instantiate(&*module, &host));
+        group.bench_function(BenchmarkId::new(engine.name(), "reuse"), |bencher| {
+            bencher.iter(|| runtime.block_on(answer(&mut *instance)));
         });
     }
     group.finish();

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::{env, fs};
 
 use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
@@ -53,7 +53,7 @@ pub fn load(engine: &dyn Engine, module: &[u8], at_once: u32) -> Arc<dyn Module>
 
 /// A new instance with WASI, but without files.
 pub async fn instantiate(module: &dyn Module, host: &Arc<HostContext>) -> Box<dyn Instance> {
-    let wasi = WasiConfig::empty().expect("/dev/null");
-    let guest = GuestConfig { wasi: Arc::new(wasi), host: Arc::clone(host), cancel: CancellationToken::new() };
+    static WASI: LazyLock<Arc<WasiConfig>> = LazyLock::new(|| Arc::new(WasiConfig::empty().expect("/dev/null")));
+    let guest = GuestConfig { wasi: Arc::clone(&WASI), host: Arc::clone(host), cancel: CancellationToken::new() };
     module.instantiate(guest).await.expect("a guest that starts")
 }

@@ -8,6 +8,7 @@
 //! [`Lowered`] image without touching the guest, and the image is then placed in the guest's memory.
 
 mod call;
+mod chunks;
 mod layout;
 mod lift;
 mod lower;
@@ -15,6 +16,7 @@ mod memory;
 mod record;
 
 pub use call::{ExportCall, Guest, GuestExports, TypedCall, call_export};
+pub use chunks::ByteChunks;
 pub use layout::{
     AbiType, Arguments, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to,
 };

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::canonical::{TypedCall, wit_enum, wit_record};
+use crate::canonical::{ByteChunks, TypedCall, wit_enum, wit_record};
 
 /// Name and value pairs; a name may occur more than once, and the order is kept.
 pub type Headers = Vec<(String, String)>;
@@ -31,7 +31,7 @@ wit_record! {
         pub headers: Headers,
         /// Pairs of the query string, percent-decoded, in order.
         pub params: Vec<(String, String)>,
-        pub body: Option<Bytes>,
+        pub body: Option<ByteChunks>,
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use host_abi::canonical::{
-    AbiType, CoreValue, ExportCall as _, FlatValues, Guest, GuestLen, GuestPtr, Lift, Lower, Lowered, Params, Source,
-    call_export,
+    AbiType, ByteChunks, CoreValue, ExportCall as _, FlatValues, Guest, GuestLen, GuestPtr, Lift, Lower, Lowered,
+    Params, Source, call_export,
 };
 use host_abi::error::{Error, ErrorClass};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpError, Method, Request, Response};
@@ -455,7 +455,13 @@ fn secret() -> impl Strategy<Value = Secret> {
 
 fn request() -> impl Strategy<Value = Request> {
     let fields = (select(Method::CASES), text(), pairs(), pairs(), option::of(bytes()));
-    fields.prop_map(|(method, uri, headers, params, body)| Request { method, uri, headers, params, body })
+    fields.prop_map(|(method, uri, headers, params, body)| Request {
+        method,
+        uri,
+        headers,
+        params,
+        body: body.map(ByteChunks::from),
+    })
 }
 
 fn response() -> impl Strategy<Value = Response> {

@@ -1,6 +1,6 @@
 //! The one configuration, for compiling and for running.
 
-use wasmtime::{Config, Enabled, Engine, OptLevel, PoolingAllocationConfig, WasmFeatures};
+use wasmtime::{Config, Engine, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 /// What wasmer has not: a module runs on both or on neither.
 const NOT_EVERYWHERE: WasmFeatures =
@@ -13,9 +13,8 @@ const FIBER_STACK: usize = MAX_WASM_STACK + (1 << 20);
 
 /// As many elements as a table can have. Only address space is set aside.
 const TABLE_ELEMENTS: usize = 10_000_000;
-/// What an instance wrote is copied back for the next one up to here, and given back to the system beyond. The first
-/// is quicker: the pages are there, and no other core need hear of it. A place in the pool keeps this much at most.
-const KEPT_RESIDENT: usize = 256 << 10;
+/// A table is zeroed in place up to here; more than that is given back to the system.
+const TABLE_KEPT: usize = 64 << 10;
 
 pub(super) fn engine() -> Engine {
     match Engine::new(&config()) {
@@ -28,7 +27,7 @@ pub(super) fn engine() -> Engine {
 /// it compiles and what it takes is the same as for [`engine`]: how instances are allocated is no part of an artifact.
 ///
 /// # Errors
-/// The address space (8 GiB for each place) is not to be had.
+/// The address space is not to be had: 4 GiB for each place.
 pub(super) fn pooling_engine(instances: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_core_instances(instances)
@@ -36,9 +35,9 @@ pub(super) fn pooling_engine(instances: u32) -> wasmtime::Result<Engine> {
         .total_tables(instances)
         .total_stacks(instances)
         .table_elements(TABLE_ELEMENTS)
-        .linear_memory_keep_resident(KEPT_RESIDENT)
-        .table_keep_resident(KEPT_RESIDENT)
-        .pagemap_scan(Enabled::Auto);
+        .table_keep_resident(TABLE_KEPT);
+    // `pagemap_scan` would be quicker. But a page that was written and is swapped out or on its way elsewhere it takes for
+    // clean, and the next guest would read it (bytecodealliance/wasmtime#14357).
     Engine::new(config().allocation_strategy(pool))
 }
 
@@ -52,4 +51,22 @@ fn config() -> Config {
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
         .wasm_features(NOT_EVERYWHERE, false);
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Module;
+
+    use super::*;
+
+    #[test]
+    fn an_artifact_fits_the_engine_with_a_pool_and_the_one_without() {
+        let artifact = engine().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        for engine in [engine(), pooling_engine(8).unwrap()] {
+            // SAFETY: the artifact was made above.
+            #[expect(unsafe_code, reason = "see above")]
+            let module = unsafe { Module::deserialize(&engine, &artifact) };
+            assert!(module.is_ok(), "{:?}", module.err());
+        }
+    }
 }

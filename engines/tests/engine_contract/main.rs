@@ -3,6 +3,7 @@
 #[macro_use]
 mod support;
 
+mod at_once;
 mod calls;
 mod cancellation;
 mod files;

@@ -143,7 +143,7 @@ macro_rules! pointer_layout {
     )*};
 }
 
-pointer_layout!([] String, [] bytes::Bytes, [T] Vec<T>);
+pointer_layout!([] String, [] bytes::Bytes, [] super::ByteChunks, [T] Vec<T>);
 
 /// What a case without a payload carries.
 impl AbiType for () {

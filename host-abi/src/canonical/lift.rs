@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::chunks::ByteChunks;
 use super::layout::{AbiType, CoreValue, Fields, MAX_FLAT_PARAMS, payload_offset};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 
@@ -140,15 +141,15 @@ macro_rules! lift_pointer {
     )*};
 }
 
-lift_pointer!([] String: lift_string, [] Bytes: lift_bytes, [T] Vec<T>: lift_list);
+lift_pointer!([] String: lift_string, [] Bytes: lift_bytes, [] ByteChunks: lift_bytes, [T] Vec<T>: lift_list);
 
 fn lift_string(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<String, AbiError> {
     let bytes = source.bytes(address, length)?;
     String::from_utf8(bytes).map_err(|_| Fault::NotUtf8 { address }.into())
 }
 
-fn lift_bytes(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<Bytes, AbiError> {
-    source.bytes(address, length).map(Bytes::from)
+fn lift_bytes<B: From<Vec<u8>>>(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<B, AbiError> {
+    source.bytes(address, length).map(B::from)
 }
 
 fn lift_list<T: Lift>(source: &mut Source<'_>, address: GuestPtr, length: GuestLen) -> Result<Vec<T>, AbiError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::call::Guest;
+use super::chunks::ByteChunks;
 use super::layout::{AbiType, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, joined, payload_offset};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
 
@@ -19,6 +20,7 @@ enum Content {
     /// A part of what the image has built.
     Built(Range<usize>),
     Whole(Bytes),
+    Chunks(ByteChunks),
 }
 
 /// Bytes that need an address of their own in the guest.
@@ -62,6 +64,11 @@ impl Image {
         self.add(1, Content::Whole(bytes))
     }
 
+    /// A block of chunks, one behind the other.
+    pub fn chunks(&mut self, chunks: ByteChunks) -> BlockId {
+        self.add(1, Content::Chunks(chunks))
+    }
+
     /// Fills in a part of a reserved block.
     pub fn put(&mut self, block: BlockId, offset: u32, bytes: &[u8]) {
         if let Content::Built(content) = &self.blocks[block.0].content {
@@ -76,11 +83,18 @@ impl Image {
         }
     }
 
-    fn content<'a>(&'a self, block: &'a Block) -> &'a [u8] {
+    /// What a block holds, and what follows.
+    fn content<'a>(&'a self, block: &'a Block) -> (&'a [u8], &'a [Bytes]) {
         match &block.content {
-            Content::Built(content) => &self.built[content.clone()],
-            Content::Whole(bytes) => bytes,
+            Content::Built(content) => (&self.built[content.clone()], &[]),
+            Content::Whole(bytes) => (bytes, &[]),
+            Content::Chunks(chunks) => (&[], chunks.as_slice()),
         }
+    }
+
+    fn size(&self, block: &Block) -> GuestLen {
+        let (bytes, chunks) = self.content(block);
+        length(bytes.len() + chunks.iter().map(Bytes::len).sum::<usize>())
     }
 
     /// Allocates every block in the guest and writes it. With `root`, the first block goes there instead.
@@ -94,7 +108,7 @@ impl Image {
         for (index, block) in self.blocks.iter().enumerate() {
             let address = match root {
                 Some(root) if index == 0 => root,
-                _ => allocate(guest, block.align, length(self.content(block).len()), function).await?,
+                _ => allocate(guest, block.align, self.size(block), function).await?,
             };
             addresses.push(address);
         }
@@ -103,7 +117,9 @@ impl Image {
             self.built[*offset..][..4].copy_from_slice(&address.0.to_le_bytes());
         }
         for (block, address) in self.blocks.iter().zip(&addresses) {
-            write(guest, *address, self.content(block)).map_err(|error| error.of_function(function))?;
+            let (bytes, chunks) = self.content(block);
+            let written = write(guest, *address, bytes).and_then(|()| write_chunks(guest, *address, chunks));
+            written.map_err(|error| error.of_function(function))?;
         }
         Ok(addresses)
     }
@@ -127,6 +143,14 @@ async fn allocate<G: Guest>(guest: &mut G, align: u32, size: GuestLen, function:
 fn write(guest: &mut impl GuestMemory, address: GuestPtr, bytes: &[u8]) -> Result<(), AbiError> {
     let written = guest.write(address, bytes);
     written.map_err(|_| Fault::OutOfBounds { address, bytes: bytes.len() as u64, memory: guest.size() }.into())
+}
+
+fn write_chunks(guest: &mut impl GuestMemory, mut address: GuestPtr, chunks: &[Bytes]) -> Result<(), AbiError> {
+    for chunk in chunks {
+        write(guest, address, chunk)?;
+        address = address.offset(length(chunk.len()).0);
+    }
+    Ok(())
 }
 
 /// A core value, or the address that a block will have.
@@ -244,6 +268,13 @@ impl LowerBehindPointer for Bytes {
     }
 }
 
+impl LowerBehindPointer for ByteChunks {
+    fn block(self, image: &mut Image) -> (BlockId, GuestLen) {
+        let length = length(self.len());
+        (image.chunks(self), length)
+    }
+}
+
 impl LowerBehindPointer for String {
     fn block(self, image: &mut Image) -> (BlockId, GuestLen) {
         Bytes::from(self).block(image)
@@ -278,7 +309,7 @@ macro_rules! lower_pointer {
     )*};
 }
 
-lower_pointer!([] String, [] Bytes, [T] Vec<T>);
+lower_pointer!([] String, [] Bytes, [] ByteChunks, [T] Vec<T>);
 
 impl Lower for () {
     fn lower(self, _: &mut Image, _: &mut Vec<Slot>) {}

@@ -58,7 +58,7 @@ fn to_network(request: Request) -> Result<http::Request<Full<Bytes>>, HttpError>
     for (name, value) in request.headers {
         network = network.header(name, value);
     }
-    network.body(Full::new(request.body.unwrap_or_default())).map_err(|_| HttpError::RequestError)
+    network.body(Full::new(request.body.unwrap_or_default().into_bytes())).map_err(|_| HttpError::RequestError)
 }
 
 /// An absolute `http` URL with the parameters behind its own query.

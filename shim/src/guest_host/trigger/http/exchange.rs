@@ -4,10 +4,11 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode, request};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
@@ -79,18 +80,28 @@ impl Server {
         head: &request::Parts,
         body: Incoming,
         deadline: Instant,
-    ) -> Result<Option<Bytes>, StatusCode> {
+    ) -> Result<Option<ByteChunks>, StatusCode> {
         let headers = &head.headers;
         if body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
             return Ok(None);
         }
-        let collected = timeout_at(deadline, Limited::new(body, self.options.max_body_size).collect()).await;
-        match collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)? {
-            Ok(body) => Ok(Some(body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-            Err(_) => Err(StatusCode::BAD_REQUEST),
-        }
+        let collected = timeout_at(deadline, collect(body, self.options.max_body_size)).await;
+        collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map(Some)
     }
+}
+
+/// At most so many bytes of a body.
+async fn collect(mut body: Incoming, limit: usize) -> Result<ByteChunks, StatusCode> {
+    let mut chunks = ByteChunks::default();
+    let mut left = limit;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        // What is no data are trailers, for which guests have no place.
+        let Ok(data) = frame.into_data() else { continue };
+        left = left.checked_sub(data.len()).ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
+        chunks.push(data);
+    }
+    Ok(chunks)
 }
 
 /// The bytes of a head, as HTTP/1.1 writes it.
@@ -101,7 +112,7 @@ fn size(head: &request::Parts) -> usize {
 }
 
 /// The request as a guest sees it, whatever it came by.
-fn to_guest(method: Method, head: &request::Parts, body: Option<Bytes>) -> Request {
+fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> Request {
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     // HTTP/2 has the host in another place.

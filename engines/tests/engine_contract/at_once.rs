@@ -1,0 +1,81 @@
+//! Many instances of one module: an engine may have places prepared for them, which are used again.
+
+use engines::engine::{Engine, Stop};
+
+use crate::support::Guest;
+
+for_every_engine! {
+    as_many_as_were_asked_for_are_alive_at_once,
+    memory_tables_and_globals_are_fresh_however_often_their_place_was_used,
+    a_place_is_free_again_after_a_trap,
+    a_module_that_fits_no_place_runs_all_the_same,
+}
+
+const AT_ONCE: u32 = 50;
+
+/// `check` traps unless everything is as the module has it, and then makes everything different.
+const USED_UP: &str = r#"(module
+  (type $nothing (func))
+  (memory (export "memory") 3 100)
+  (data (i32.const 65530) "across pages")
+  (table 1000 funcref)
+  (elem (i32.const 10) $check)
+  (global $calls (mut i32) (i32.const 7))
+  (func $expect (param i32) (if (i32.eqz (local.get 0)) (then (unreachable))))
+  (func $check (export "check") (local $at i32)
+    (call $expect (i32.eq (global.get $calls) (i32.const 7)))
+    (call $expect (i32.eq (memory.size) (i32.const 3)))
+    (call $expect (i32.eq (table.size) (i32.const 1000)))
+    (call $expect (i32.eq (i32.load8_u (i32.const 65530)) (i32.const 0x61)))
+    (call $expect (i32.eq (i32.load8_u (i32.const 65541)) (i32.const 0x73)))
+    (local.set $at (i32.const 65544))
+    (loop $next
+      (call $expect (i64.eqz (i64.load (local.get $at))))
+      (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 8))) (i32.const 196608))))
+    (call $expect (ref.is_null (table.get (i32.const 9))))
+    (call $expect (i32.eqz (ref.is_null (table.get (i32.const 10)))))
+    (global.set $calls (i32.const 8))
+    (table.fill (i32.const 0) (ref.null func) (i32.const 1000))
+    (table.set (i32.const 9) (ref.func $check))
+    (drop (memory.grow (i32.const 20)))
+    (memory.fill (i32.const 0) (i32.const 0xff) (i32.const 1507328))))"#;
+
+async fn as_many_as_were_asked_for_are_alive_at_once(engine: &dyn Engine) {
+    let guest = Guest::several(engine, USED_UP, AT_ONCE);
+    let mut instances = Vec::new();
+    for _ in 0..AT_ONCE {
+        instances.push(guest.instantiate().await.unwrap());
+    }
+    for instance in &mut instances {
+        instance.run("check").await.unwrap();
+    }
+}
+
+async fn memory_tables_and_globals_are_fresh_however_often_their_place_was_used(engine: &dyn Engine) {
+    let guest = Guest::several(engine, USED_UP, 2);
+    for _ in 0..20 {
+        let mut instance = guest.instantiate().await.unwrap();
+        instance.run("check").await.unwrap();
+        assert!(matches!(instance.run("check").await, Err(Stop::Trap(_))), "it is not fresh any more");
+    }
+}
+
+async fn a_place_is_free_again_after_a_trap(engine: &dyn Engine) {
+    let guest = Guest::several(engine, r#"(module (memory 1) (func (export "trap") unreachable))"#, 2);
+    for _ in 0..100 {
+        assert!(matches!(guest.instantiate().await.unwrap().run("trap").await, Err(Stop::Trap(_))));
+    }
+}
+
+async fn a_module_that_fits_no_place_runs_all_the_same(engine: &dyn Engine) {
+    let modules = [
+        r#"(memory 1) (memory 1) (func (export "run") (i32.store 1 (i32.const 0) (i32.const 1)))"#,
+        r#"(table 1 funcref) (table 1 funcref) (func (export "run"))"#,
+    ];
+    for module in modules {
+        let guest = Guest::several(engine, format!("(module {module})"), AT_ONCE);
+        for _ in 0..3 {
+            guest.instantiate().await.unwrap().run("run").await.unwrap();
+        }
+    }
+}
