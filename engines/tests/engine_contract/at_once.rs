@@ -1,11 +1,17 @@
 //! Many instances of one module: an engine may have places prepared for them, which are used again.
 
-use engines::engine::{Engine, Stop};
+use std::sync::Arc;
 
-use crate::support::Guest;
+use bytes::Bytes;
+use engines::engine::{Engine, Stop};
+use host_abi::state::GetResponse;
+use tokio::sync::Barrier;
+
+use crate::support::{GetStore, Guest, PRELUDE};
 
 for_every_engine! {
     as_many_as_were_asked_for_are_alive_at_once,
+    as_many_as_were_asked_for_can_call_their_host_at_once,
     memory_tables_and_globals_are_fresh_however_often_their_place_was_used,
     a_place_is_free_again_after_a_trap,
     a_module_that_fits_no_place_runs_all_the_same,
@@ -48,6 +54,33 @@ async fn as_many_as_were_asked_for_are_alive_at_once(engine: &dyn Engine) {
     }
     for instance in &mut instances {
         instance.run("check").await.unwrap();
+    }
+}
+
+/// Their allocators run once all of them have waited for their host.
+async fn as_many_as_were_asked_for_can_call_their_host_at_once(engine: &dyn Engine) {
+    let all_wait = Arc::new(Barrier::new(AT_ONCE as usize));
+    let answer = move |_| {
+        let all_wait = Arc::clone(&all_wait);
+        async move {
+            all_wait.wait().await;
+            GetResponse { data: Bytes::from_static(b"value"), ..GetResponse::default() }
+        }
+    };
+    let start = r#"
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+          (call $allocate (local.get 2) (local.get 3)))
+        (func (export "_start") (call $get_key) (call $ok (i32.load8_u (i32.const 2048))))"#;
+    let guest = Guest::several(engine, format!("(module {PRELUDE} {start})"), AT_ONCE);
+    let guest = Arc::new(guest.store("state", GetStore(answer)));
+    let guests: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let guest = Arc::clone(&guest);
+            tokio::spawn(async move { guest.instantiate().await?.run("_start").await })
+        })
+        .collect();
+    for guest in guests {
+        guest.await.unwrap().unwrap();
     }
 }
 
