@@ -13,6 +13,8 @@ use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, se
 /// No user of a node has these numbers: they are above those that are given to people, services and containers.
 /// With its process id added, each compiler is a user of its own, so that its threads alone count.
 const FIRST_USER: u32 = 2_000_000_000;
+/// Where a node's users end at 65535: it may be a container itself, in a user namespace.
+const NOBODY: u32 = 65_534;
 const MAX_THREADS: u64 = 1024;
 
 /// All that a compiler may ask of the kernel: memory, threads, and to read and write what is open.
@@ -59,17 +61,22 @@ pub(super) fn give_up(max_memory_bytes: u64) -> anyhow::Result<()> {
     limit(Resource::Data, max_memory_bytes)?;
     // Of what it writes; files in memory are no part of its data.
     limit(Resource::Fsize, max_memory_bytes)?;
-    let user = FIRST_USER + process::id();
-    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     set_thread_groups(&[]).context("cannot leave the groups of root")?;
-    set_thread_res_gid(gid, gid, gid).context("cannot leave the group of root")?;
     // All capabilities go with the user root.
-    set_thread_res_uid(uid, uid, uid).context("cannot become a user without rights")?;
+    become_user(FIRST_USER + process::id())
+        .or_else(|_| become_user(NOBODY))
+        .context("cannot become a user without rights")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Forgotten at a change of the user.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_no_new_privs(true)?;
     filter().and_then(|filter| filter.load()).context("cannot load the compiler's seccomp filter")
+}
+
+fn become_user(number: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
 }
 
 fn limit(resource: Resource, most: u64) -> anyhow::Result<()> {
