@@ -6,6 +6,7 @@ use bytes::Bytes;
 use engines::engine::{Engine, Stop};
 use host_abi::state::GetResponse;
 use tokio::sync::Barrier;
+use tokio::task::JoinHandle;
 
 use crate::support::{GetStore, Guest, PRELUDE};
 
@@ -73,7 +74,7 @@ async fn as_many_as_were_asked_for_can_call_their_host_at_once(engine: &dyn Engi
         (func (export "_start") (call $get_key) (call $ok (i32.load8_u (i32.const 2048))))"#;
     let guest = Guest::several(engine, format!("(module {PRELUDE} {start})"), AT_ONCE);
     let guest = Arc::new(guest.store("state", GetStore(answer)));
-    let guests: Vec<_> = (0..AT_ONCE)
+    let guests: Vec<JoinHandle<Result<(), Stop>>> = (0..AT_ONCE)
         .map(|_| {
             let guest = Arc::clone(&guest);
             tokio::spawn(async move { guest.instantiate().await?.run("_start").await })
