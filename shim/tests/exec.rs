@@ -85,17 +85,17 @@ fn a_wasm_file_of_its_own_is_compiled_for_the_engine_of_the_container() {
     let operator = format!("--runtime-config-path={}", operator.display());
     for name in ENGINES {
         node.start_detached(&[&engine(name), &operator], TOOLS, name, &["/hello.wasm", "daemon"]);
-        let before = files(&cache);
+        let before = artifacts(&cache);
         assert_eq!(node.exec(name, &["/nothing.wasm"]).status(), 0, "{name}");
-        let compiled: Vec<_> = files(&cache).difference(&before).cloned().collect();
+        let compiled: Vec<_> = artifacts(&cache).difference(&before).cloned().collect();
         assert!(matches!(&compiled[..], [artifact] if artifact.starts_with(name)), "{name}: {compiled:?}");
         node.end(name, "SIGKILL");
     }
 }
 
-fn files(folder: &Path) -> BTreeSet<String> {
+fn artifacts(folder: &Path) -> BTreeSet<String> {
     let files = fs::read_dir(folder).expect("a folder").map(|file| file.expect("an entry").file_name());
-    files.filter_map(|name| name.into_string().ok()).collect()
+    files.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".artifact")).collect()
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Control {
             .with_context(|| format!("cannot start {}", guest_host.display()))?;
         let GuestStreams { stdin, stdout, stderr } = streams;
         send_with_descriptors(&control, request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
-            .context("the guest host is gone")?;
+            .context("the guest host ended before it knew what for; its log is in containerd's")?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
