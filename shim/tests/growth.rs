@@ -121,7 +121,7 @@ fn a_thousand_execs_leave_nothing_in_the_shim_and_the_guest_host() {
     let client = node.task_client("guest");
     let id = || "guest".to_owned();
     let exec = |number: usize| {
-        let program: &[&str] = if number % 2 == 0 { &["/hello.wasm"] } else { &["/bin/busybox", "true"] };
+        let program: &[&str] = if number.is_multiple_of(2) { &["/hello.wasm"] } else { &["/bin/busybox", "true"] };
         let exec_id = number.to_string();
         node.add_exec("guest", &exec_id, program).expect("a process to start");
         node.start_exec("guest", &exec_id).expect("a running process");
