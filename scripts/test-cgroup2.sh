@@ -47,7 +47,9 @@ BASH
 }
 
 # It reads the cached root and never writes there (snapshot=on). The processor is an old one without cmpxchg16b: with
-# newer ones, emulated by QEMU 7.2, the kernel panicked behind that instruction.
+# newer ones, emulated by QEMU 7.2, the kernel panicked behind that instruction. With random numbers of the processor's
+# own the kernel's are ready before there is a second one: without, it changes its code for that while both run it, and
+# QEMU once showed one of them half of the change (a panic in get_random_u32).
 boot() {
   local machine=$1
   local command_line=(
@@ -57,7 +59,7 @@ boot() {
     systemd.run_success_action=poweroff-force systemd.run_failure_action=poweroff-force
   )
   # Through cat, so that standard output is something QEMU can open.
-  timeout --foreground "$time_limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu Nehalem,-cx16 -smp 2 -m 4096 \
+  timeout --foreground "$time_limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu Nehalem,-cx16,+rdrand -smp 2 -m 4096 \
     -nodefaults -no-reboot -display none \
     -kernel "$machine/vmlinuz" -initrd "$machine/initrd.img" -append "${command_line[*]}" \
     -drive "file=$machine/root.ext4,format=raw,if=virtio,snapshot=on" \
