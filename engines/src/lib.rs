@@ -6,6 +6,7 @@
 
 pub mod artifact_cache;
 pub mod engine;
+mod guest_memory;
 pub mod module_info;
 #[cfg(feature = "wasmer")]
 pub mod wasmer;

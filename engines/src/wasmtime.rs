@@ -2,6 +2,7 @@
 
 mod config;
 mod guest;
+mod memory;
 mod read_only;
 mod stop;
 mod streams;
@@ -9,11 +10,12 @@ mod wasi;
 mod watch;
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
 use host_abi::host_functions::host_functions;
+use wasmparser::{Parser, Payload};
 use wasmtime::{AsContextMut as _, InstancePre, Linker, Store};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -24,13 +26,18 @@ use watch::Watch;
 
 const NAME: &str = "wasmtime";
 
+/// Up to how many bytes of data a module's memories are filled by copying.
+const MOST_COPIED: usize = 256 << 10;
+
+/// An artifact fits the engine it was compiled with.
 pub struct Wasmtime {
-    engine: wasmtime::Engine,
+    copying: LazyLock<wasmtime::Engine>,
+    mapping: LazyLock<wasmtime::Engine>,
 }
 
 impl Wasmtime {
     pub fn new() -> Self {
-        Self { engine: config::engine() }
+        Self { copying: LazyLock::new(config::copying_engine), mapping: LazyLock::new(config::mapping_engine) }
     }
 }
 
@@ -47,29 +54,34 @@ impl Engine for Wasmtime {
 
     fn fingerprint(&self) -> String {
         let mut hasher = Xxh3::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        // The other engine differs only in what is fixed as well.
+        self.copying.precompile_compatibility_hash().hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {
-        let artifact = self.engine.precompile_module(module);
-        artifact.map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
+        let engine = if data_size(module) <= MOST_COPIED { &self.copying } else { &self.mapping };
+        engine.precompile_module(module).map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact, at_once: u32) -> Result<Arc<dyn Module>, LoadError> {
-        if at_once > 1 {
-            // SAFETY: this function's own contract.
-            let pooled = config::pooling_engine(at_once).and_then(|engine| unsafe { load(&engine, artifact) });
-            match pooled {
-                Ok(module) => return Ok(module),
-                Err(error) => tracing::info!(error = format!("{error:#}"), "instances are made without a pool"),
-            }
-        }
+    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
         // SAFETY: this function's own contract.
-        let module = unsafe { load(&self.engine, artifact) };
+        let copying = unsafe { load(&self.copying, artifact) };
+        // SAFETY: as above.
+        let module = copying.or_else(|_| unsafe { load(&self.mapping, artifact) });
         module.map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })
     }
+}
+
+/// How many bytes there are to fill memories with, as far as the module can be read.
+fn data_size(module: &[u8]) -> usize {
+    let sections = Parser::new(0).parse_all(module).map_while(Result::ok);
+    let data = sections.filter_map(|section| match section {
+        Payload::DataSection(data) => Some(data.range().len()),
+        _ => None,
+    });
+    data.sum()
 }
 
 /// # Safety

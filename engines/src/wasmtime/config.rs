@@ -1,6 +1,10 @@
-//! The one configuration, for compiling and for running.
+//! The configurations, for compiling and for running.
 
-use wasmtime::{Config, Engine, OptLevel, PoolingAllocationConfig, WasmFeatures};
+use std::sync::Arc;
+
+use wasmtime::{Config, Engine, OptLevel, WasmFeatures};
+
+use super::memory::{KeptMemories, KeptStacks};
 
 /// What wasmer has not: a module runs on both or on neither.
 const NOT_EVERYWHERE: WasmFeatures =
@@ -11,35 +15,27 @@ const MAX_WASM_STACK: usize = 1 << 20;
 /// The whole fiber: what a host function called from the deepest guest frame needs comes on top.
 const FIBER_STACK: usize = MAX_WASM_STACK + (1 << 20);
 
-/// As many elements as a table can have. Only address space is set aside.
-const TABLE_ELEMENTS: usize = 10_000_000;
-/// A table is zeroed in place up to here; more than that is given back to the system.
-const TABLE_KEPT: usize = 64 << 10;
+/// An engine whose guests have their memories and stacks one after the other. A new memory gets what the module has for it
+/// as a copy.
+pub(super) fn copying_engine() -> Engine {
+    let mut config = config();
+    config
+        .memory_init_cow(false)
+        .with_host_memory(Arc::new(KeptMemories::default()))
+        .with_host_stack(Arc::new(KeptStacks::default()));
+    new(&config)
+}
 
-pub(super) fn engine() -> Engine {
-    match Engine::new(&config()) {
+/// An engine whose guests have new memories, into which the artifact is mapped: nothing is copied before it is written to.
+pub(super) fn mapping_engine() -> Engine {
+    new(&config())
+}
+
+fn new(config: &Config) -> Engine {
+    match Engine::new(config) {
         Ok(engine) => engine,
         Err(error) => unreachable!("a fixed configuration is valid or it is not: {error:#}"),
     }
-}
-
-/// An engine with places for `instances` of one memory and one table each, made once and used again and again. What
-/// it compiles and what it takes is the same as for [`engine`]: how instances are allocated is no part of an artifact.
-///
-/// # Errors
-/// The address space is not to be had: 4 GiB for each place.
-pub(super) fn pooling_engine(instances: u32) -> wasmtime::Result<Engine> {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(instances)
-        .total_memories(instances)
-        .total_tables(instances)
-        // A guest whose host function allocates in it has two.
-        .total_stacks(2 * instances)
-        .table_elements(TABLE_ELEMENTS)
-        .table_keep_resident(TABLE_KEPT);
-    // `pagemap_scan` would be quicker. But a page that was written and is swapped out or on its way elsewhere it takes for
-    // clean, and the next guest would read it (bytecodealliance/wasmtime#14357).
-    Engine::new(config().allocation_strategy(pool))
 }
 
 fn config() -> Config {
@@ -52,22 +48,4 @@ fn config() -> Config {
         .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
         .wasm_features(NOT_EVERYWHERE, false);
     config
-}
-
-#[cfg(test)]
-mod tests {
-    use wasmtime::Module;
-
-    use super::*;
-
-    #[test]
-    fn an_artifact_fits_the_engine_with_a_pool_and_the_one_without() {
-        let artifact = engine().precompile_module(b"\0asm\x01\0\0\0").unwrap();
-        for engine in [engine(), pooling_engine(8).unwrap()] {
-            // SAFETY: the artifact was made above.
-            #[expect(unsafe_code, reason = "see above")]
-            let module = unsafe { Module::deserialize(&engine, &artifact) };
-            assert!(module.is_ok(), "{:?}", module.err());
-        }
-    }
 }
