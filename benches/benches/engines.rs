@@ -43,16 +43,14 @@ fn load_from_cache(criterion: &mut Criterion) {
             let compile = || Artifact::in_memory(&engine.compile(&module).expect("a module that every engine runs"));
             cache.get_or_compile(&key, description, compile).expect("an artifact");
             cache.remember(&*engine, &file, &key);
-            for at_once in [1, 128] {
-                group.bench_function(BenchmarkId::new(engine.name(), at_once), |bencher| {
-                    bencher.iter(|| {
-                        let artifact = cache.find(&*engine, &file).expect("a known file").artifact;
-                        // SAFETY: the cache is this function's own, and the artifact this engine's.
-                        #[expect(unsafe_code, reason = "see above")]
-                        unsafe { engine.load(&artifact, at_once) }.expect("a module")
-                    });
+            group.bench_function(engine.name(), |bencher| {
+                bencher.iter(|| {
+                    let artifact = cache.find(&*engine, &file).expect("a known file").artifact;
+                    // SAFETY: the cache is this function's own, and the artifact this engine's.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe { engine.load(&artifact) }.expect("a module")
                 });
-            }
+            });
         }
         group.finish();
     }
@@ -63,7 +61,7 @@ fn instantiate_hello(criterion: &mut Criterion) {
     let host = Arc::new(HostContext::default());
     let mut group = criterion.benchmark_group("instantiate hello");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("hello"), 1) });
+        let module = runtime.block_on(async { load(&*engine, &guest("hello")) });
         group.bench_function(engine.name(), |bencher| {
             bencher.to_async(&runtime).iter(|| instantiate(&*module, &host));
         });
@@ -94,7 +92,7 @@ fn state_get(criterion: &mut Criterion) {
         });
     });
     for engine in engines::built_in() {
-        let module = load(&*engine, &module, 1);
+        let module = load(&*engine, &module);
         let mut instance = runtime.block_on(instantiate(&*module, &host));
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| runtime.block_on(instance.run("run")).expect("a guest that returns"));
@@ -114,7 +112,7 @@ fn http_request(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("http request");
     for engine in engines::built_in() {
-        let module = runtime.block_on(async { load(&*engine, &guest("http"), 16) });
+        let module = runtime.block_on(async { load(&*engine, &guest("http")) });
         group.bench_function(BenchmarkId::new(engine.name(), "fresh"), |bencher| {
             bencher.to_async(&runtime).iter(async || answer(&mut *instantiate(&*module, &host).await).await);
         });

@@ -85,7 +85,7 @@ fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u
     let module = wat::parse_str(STATE_GETS).expect("a module");
     for engine in engines::built_in() {
         let _runtime = runtime.enter();
-        let module = load(&*engine, &module, at_once);
+        let module = load(&*engine, &module);
         let mut instances: Vec<_> = (0..at_once).map(|_| runtime.block_on(instantiate(&*module, host))).collect();
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| {

@@ -60,7 +60,7 @@ async fn with_guests(listener: TcpListener, engine: &str, instances: Instances) 
     let options = HttpOptions { instances, ..HttpOptions::default() };
     let module = guest("http");
     let initializer = initializer(&ModuleInfo::read(&module)?);
-    let module = load(&*engine, &module, options.max_concurrency);
+    let module = load(&*engine, &module);
     let preopens = vec![Preopen { host: "/".into(), guest: "/".to_owned() }];
     let wasi = Arc::new(WasiConfig { preopens, ..WasiConfig::empty()? });
     let guests = Guests { module, host: Arc::default(), wasi, initializer };

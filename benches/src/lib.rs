@@ -57,9 +57,8 @@ pub fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// For so many instances at the same time.
-pub fn load(engine: &dyn Engine, module: &[u8], at_once: u32) -> Arc<dyn Module> {
-    engines::engine::compile_and_load(engine, module, at_once).expect("a module that every engine runs")
+pub fn load(engine: &dyn Engine, module: &[u8]) -> Arc<dyn Module> {
+    engines::engine::compile_and_load(engine, module).expect("a module that every engine runs")
 }
 
 /// A new instance with WASI, but without files.

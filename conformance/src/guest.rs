@@ -109,11 +109,8 @@ impl EngineUnderTest {
         }
         let bytes = program.bytes()?;
         let info = ModuleInfo::read(&bytes)?;
-        // As a container would: a handler's instances come from a pool, where the engine has one.
-        let at_once =
-            if info.exports_function(HANDLE_HTTP_REQUEST) { HttpOptions::default().max_concurrency } else { 1 };
         let initializer = initializer(&info);
-        let loaded = LoadedProgram { module: compile_and_load(&*self.engine, &bytes, at_once)?, initializer };
+        let loaded = LoadedProgram { module: compile_and_load(&*self.engine, &bytes)?, initializer };
         programs.insert(program, loaded.clone());
         Ok(loaded)
     }

@@ -31,8 +31,7 @@ pub trait Engine: Send + Sync {
     /// The module's fault: it is not valid, or uses what the engine does not support.
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError>;
 
-    /// Makes an artifact ready for instantiation and links every host function and WASI to it. `at_once` is how many of
-    /// its instances will be alive at the same time at most: an engine may set aside what they need.
+    /// Makes an artifact ready for instantiation and links every host function and WASI to it.
     ///
     /// # Errors
     /// The artifact is not this engine's, or the module imports something with another type.
@@ -41,7 +40,7 @@ pub trait Engine: Send + Sync {
     /// The artifact is native code. It must be what [`compile`](Self::compile) answered for an equal
     /// [`fingerprint`](Self::fingerprint), unchanged; never bytes that came with an image.
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact, at_once: u32) -> Result<Arc<dyn Module>, LoadError>;
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError>;
 }
 
 /// A loaded module.
@@ -230,12 +229,11 @@ pub struct LoadError {
     pub reason: String,
 }
 
-/// Compiles in memory and loads: for tests, benches and short-lived programs, where a cache is no use. `at_once` as for
-/// [`Engine::load`].
-pub fn compile_and_load(engine: &dyn Engine, module: &[u8], at_once: u32) -> anyhow::Result<Arc<dyn Module>> {
+/// Compiles in memory and loads: for tests, benches and short-lived programs, where a cache is no use.
+pub fn compile_and_load(engine: &dyn Engine, module: &[u8]) -> anyhow::Result<Arc<dyn Module>> {
     let artifact = Artifact::in_memory(&Bytes::from(engine.compile(module)?))?;
     // SAFETY: the artifact comes from this very engine and no one else has its file.
     #[expect(unsafe_code, reason = "see above")]
-    let module = unsafe { engine.load(&artifact, at_once) }?;
+    let module = unsafe { engine.load(&artifact) }?;
     Ok(module)
 }

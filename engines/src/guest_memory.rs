@@ -3,15 +3,16 @@
 //! To map one and to unmap it takes longer than the rest of an instance, and whenever the kernel takes pages back it has to
 //! interrupt all processors that serve guests. So a memory is cleared in place and kept for the next guest.
 
+mod touched;
+
 use std::ffi::c_void;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::libc;
-use nix::sys::sysinfo::sysinfo;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
-use rustix::param::page_size;
+
+use touched::{PageMap, Touched, touched};
 
 /// How many memories wait for a guest, at most.
 const MOST_SPARE: usize = 64;
@@ -20,12 +21,18 @@ const KEPT_BYTES: usize = 256 << 10;
 
 /// Memories without a guest. Who came last goes first: it is in a processor's cache.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SpareMemories(Arc<Mutex<Vec<GuestMemory>>>);
+pub(crate) struct SpareMemories(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    memories: Mutex<Vec<GuestMemory>>,
+    page_map: PageMap,
+}
 
 impl SpareMemories {
     /// A memory for a guest: address space of so many bytes, all zeros, of which `accessible` are accessible.
     pub(crate) fn take_or_map(&self, bytes: usize, accessible: usize) -> io::Result<GuestMemory> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self.0.memories.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let spare = spare.filter(|spare| spare.reserved == bytes);
         let mut memory = spare.map_or_else(|| GuestMemory::map(bytes), Ok)?;
         memory.resize(accessible)?;
@@ -34,7 +41,7 @@ impl SpareMemories {
     }
 
     fn put(&self, memory: GuestMemory) {
-        let mut memories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memories = self.0.memories.lock().unwrap_or_else(PoisonError::into_inner);
         if memories.len() < MOST_SPARE {
             memories.push(memory);
         }
@@ -97,34 +104,20 @@ impl GuestMemory {
 
     /// Has every byte be zero. A few pages that were touched stay, because the next guest touches the same ones; the rest
     /// goes back to the system.
-    fn clear(&mut self) -> io::Result<()> {
-        let had_swap_space = has_swap_space()?;
-        let mut resident = vec![0_u8; self.accessible / page_size()];
-        // SAFETY: there is a byte for each page of the range, which is a part of the mapping.
-        #[expect(unsafe_code, reason = "see above")]
-        let done = unsafe { libc::mincore(self.at(0), self.accessible, resident.as_mut_ptr()) };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // What is not resident was not touched, unless it is in swap space.
-        let may_be_swapped_out = had_swap_space || has_swap_space()?;
-        let (mut start, mut kept) = (0, 0);
-        for pages in resident.chunk_by(|a, b| (a ^ b) & 1 == 0) {
-            let bytes = pages.len() * page_size();
-            let is_resident = pages[0] & 1 == 1;
-            if is_resident && kept + bytes <= KEPT_BYTES {
-                // SAFETY: the range is accessible, and nobody has a reference into it.
-                #[expect(unsafe_code, reason = "see above")]
-                unsafe {
-                    self.at(start).cast::<u8>().write_bytes(0, bytes);
-                }
-                kept += bytes;
-            } else if is_resident || may_be_swapped_out {
-                // SAFETY: as above. The mapping is private and of no file: its pages are zeros when they are next touched.
-                #[expect(unsafe_code, reason = "see above")]
-                unsafe { madvise(self.at(start), bytes, Advice::LinuxDontNeed) }?;
+    fn clear(&mut self, page_map: &PageMap) -> io::Result<()> {
+        let base = self.base.addr().get();
+        let Touched { parts, unknown } = touched(page_map, &(base..base + self.accessible), KEPT_BYTES);
+        for part in parts {
+            // SAFETY: the range is accessible, and nobody has a reference into it.
+            #[expect(unsafe_code, reason = "see above")]
+            unsafe {
+                self.at(part.start - base).cast::<u8>().write_bytes(0, part.len());
             }
-            start += bytes;
+        }
+        if !unknown.is_empty() {
+            // SAFETY: as above. The mapping is private and of no file: its pages are zeros when they are next touched.
+            #[expect(unsafe_code, reason = "see above")]
+            unsafe { madvise(self.at(unknown.start - base), unknown.len(), Advice::LinuxDontNeed) }?;
         }
         Ok(())
     }
@@ -137,7 +130,7 @@ impl GuestMemory {
 impl Drop for GuestMemory {
     fn drop(&mut self) {
         if let Some(home) = self.home.take()
-            && self.clear().is_ok()
+            && self.clear(&home.0.page_map).is_ok()
         {
             let Self { base, reserved, accessible, .. } = *self;
             home.put(Self { base, reserved, accessible, home: None });
@@ -149,7 +142,59 @@ impl Drop for GuestMemory {
     }
 }
 
-/// Whether the system has any place for pages outside its memory.
-fn has_swap_space() -> io::Result<bool> {
-    Ok(sysinfo()?.swap_total() > 0)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESERVED: usize = 64 << 20;
+    const ACCESSIBLE: usize = 4 << 20;
+
+    fn bytes(memory: &mut GuestMemory) -> &mut [u8] {
+        // SAFETY: so many bytes are accessible, and the memory is borrowed for as long.
+        #[expect(unsafe_code, reason = "see above")]
+        unsafe {
+            std::slice::from_raw_parts_mut(memory.base.as_ptr(), memory.accessible)
+        }
+    }
+
+    /// Has guests write, little and much, and looks what the next one finds.
+    fn use_again(spare: &SpareMemories) {
+        for written in [10..20, 300_000..300_001, 4_000..400_000, 0..ACCESSIBLE, 0..1] {
+            let mut memory = spare.take_or_map(RESERVED, ACCESSIBLE).unwrap();
+            assert!(bytes(&mut memory).iter().all(|byte| *byte == 0), "before {written:?}");
+            bytes(&mut memory)[written].fill(1);
+        }
+        assert_eq!(spare.0.memories.lock().unwrap().len(), 1, "it was the same one each time");
+    }
+
+    #[test]
+    fn a_guest_finds_nothing_of_the_one_before() {
+        use_again(&SpareMemories::default());
+    }
+
+    #[test]
+    fn a_guest_finds_nothing_of_the_one_before_where_the_kernel_has_no_page_map() {
+        let shared = Shared { page_map: PageMap::missing(), ..Shared::default() };
+        use_again(&SpareMemories(Arc::new(shared)));
+    }
+
+    #[test]
+    fn what_one_guest_made_accessible_is_not_for_the_next() {
+        let spare = SpareMemories::default();
+        let mut memory = spare.take_or_map(RESERVED, ACCESSIBLE).unwrap();
+        memory.resize(2 * ACCESSIBLE).unwrap();
+        bytes(&mut memory).fill(1);
+        drop(memory);
+        let mut memory = spare.take_or_map(RESERVED, ACCESSIBLE).unwrap();
+        assert_eq!(memory.accessible(), ACCESSIBLE);
+        memory.resize(2 * ACCESSIBLE).unwrap();
+        assert!(bytes(&mut memory).iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn no_more_is_accessible_than_was_reserved() {
+        let mut memory = SpareMemories::default().take_or_map(RESERVED, 0).unwrap();
+        assert!(memory.resize(RESERVED + 4096).is_err());
+        assert_eq!(memory.accessible(), 0);
+    }
 }

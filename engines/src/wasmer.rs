@@ -56,7 +56,7 @@ impl Engine for Wasmer {
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> anyhow::Result<Arc<LoadedModule>> {
             let engine = config::engine();
             // SAFETY: this function's own contract.

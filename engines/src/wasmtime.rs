@@ -65,7 +65,7 @@ impl Engine for Wasmtime {
     }
 
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         // SAFETY: this function's own contract.
         let copying = unsafe { load(&self.copying, artifact) };
         // SAFETY: as above.

@@ -27,7 +27,7 @@ async fn interrupt_a_guest(module: &Arc<dyn Module>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupt_is_for_its_guest_and_a_signal_for_its_listener() {
     let endless = wat::parse_str(r#"(module (func (export "_start") (loop $forever (br $forever))))"#).unwrap();
-    let module = compile_and_load(&Wasmer::new(), &endless, 1).unwrap();
+    let module = compile_and_load(&Wasmer::new(), &endless).unwrap();
     // wasmer has its handler by now, and this one comes before it.
     let mut listener = signal(SignalKind::user_defined1()).unwrap();
 

@@ -28,7 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// The error that a container with this program would fail with, which the engine itself must refuse as well.
 fn refusal(subject: &Subject) -> anyhow::Result<ModuleError> {
     let bytes = subject.program.bytes()?;
-    ensure!(compile_and_load(subject.engine(), &bytes, 1).is_err(), "the engine takes it");
+    ensure!(compile_and_load(subject.engine(), &bytes).is_err(), "the engine takes it");
     match ModuleInfo::read(&bytes) {
         Ok(_) => anyhow::bail!("nothing is wrong with it"),
         Err(error) => Ok(error),
@@ -91,7 +91,7 @@ async fn an_import_of_another_type_is_named(subject: Subject) -> anyhow::Result<
 }
 
 async fn an_import_of_another_type_of_wasi_is_named(subject: Subject) -> anyhow::Result<()> {
-    let loaded = compile_and_load(subject.engine(), &subject.program.bytes()?, 1);
+    let loaded = compile_and_load(subject.engine(), &subject.program.bytes()?);
     let Err(error) = loaded else { anyhow::bail!("the engine takes it") };
     ensure!(error.to_string().contains("proc_exit"), "{error}");
     Ok(())

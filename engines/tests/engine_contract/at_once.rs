@@ -1,4 +1,4 @@
-//! Many instances of one module: an engine may have places prepared for them, which are used again.
+//! Many instances of one module. What one leaves behind, such as its memory, an engine may use again for the next.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use crate::support::{GetStore, Guest, PRELUDE};
 
 for_every_engine! {
-    as_many_as_were_asked_for_are_alive_at_once,
-    as_many_as_were_asked_for_can_call_their_host_at_once,
-    memory_tables_and_globals_are_fresh_however_often_their_place_was_used,
-    a_place_is_free_again_after_a_trap,
-    a_module_that_fits_no_place_runs_all_the_same,
+    many_are_alive_at_once,
+    many_can_call_their_host_at_once,
+    memory_tables_and_globals_are_fresh_however_many_came_before,
+    others_come_after_a_trap,
+    a_module_may_have_several_memories_and_tables,
 }
 
 const AT_ONCE: u32 = 50;
@@ -47,8 +47,8 @@ const USED_UP: &str = r#"(module
     (drop (memory.grow (i32.const 20)))
     (memory.fill (i32.const 0) (i32.const 0xff) (i32.const 1507328))))"#;
 
-async fn as_many_as_were_asked_for_are_alive_at_once(engine: &dyn Engine) {
-    let guest = Guest::several(engine, USED_UP, AT_ONCE);
+async fn many_are_alive_at_once(engine: &dyn Engine) {
+    let guest = Guest::new(engine, USED_UP);
     let mut instances = Vec::new();
     for _ in 0..AT_ONCE {
         instances.push(guest.instantiate().await.unwrap());
@@ -59,7 +59,7 @@ async fn as_many_as_were_asked_for_are_alive_at_once(engine: &dyn Engine) {
 }
 
 /// Their allocators run once all of them have waited for their host.
-async fn as_many_as_were_asked_for_can_call_their_host_at_once(engine: &dyn Engine) {
+async fn many_can_call_their_host_at_once(engine: &dyn Engine) {
     let all_wait = Arc::new(Barrier::new(AT_ONCE as usize));
     let answer = move |_| {
         let all_wait = Arc::clone(&all_wait);
@@ -72,7 +72,7 @@ async fn as_many_as_were_asked_for_can_call_their_host_at_once(engine: &dyn Engi
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
           (call $allocate (local.get 2) (local.get 3)))
         (func (export "_start") (call $get_key) (call $ok (i32.load8_u (i32.const 2048))))"#;
-    let guest = Guest::several(engine, format!("(module {PRELUDE} {start})"), AT_ONCE);
+    let guest = Guest::new(engine, format!("(module {PRELUDE} {start})"));
     let guest = Arc::new(guest.store("state", GetStore(answer)));
     let guests: Vec<JoinHandle<Result<(), Stop>>> = (0..AT_ONCE)
         .map(|_| {
@@ -85,8 +85,8 @@ async fn as_many_as_were_asked_for_can_call_their_host_at_once(engine: &dyn Engi
     }
 }
 
-async fn memory_tables_and_globals_are_fresh_however_often_their_place_was_used(engine: &dyn Engine) {
-    let guest = Guest::several(engine, USED_UP, 2);
+async fn memory_tables_and_globals_are_fresh_however_many_came_before(engine: &dyn Engine) {
+    let guest = Guest::new(engine, USED_UP);
     for _ in 0..20 {
         let mut instance = guest.instantiate().await.unwrap();
         instance.run("check").await.unwrap();
@@ -94,20 +94,20 @@ async fn memory_tables_and_globals_are_fresh_however_often_their_place_was_used(
     }
 }
 
-async fn a_place_is_free_again_after_a_trap(engine: &dyn Engine) {
-    let guest = Guest::several(engine, r#"(module (memory 1) (func (export "trap") unreachable))"#, 2);
+async fn others_come_after_a_trap(engine: &dyn Engine) {
+    let guest = Guest::new(engine, r#"(module (memory 1) (func (export "trap") unreachable))"#);
     for _ in 0..100 {
         assert!(matches!(guest.instantiate().await.unwrap().run("trap").await, Err(Stop::Trap(_))));
     }
 }
 
-async fn a_module_that_fits_no_place_runs_all_the_same(engine: &dyn Engine) {
+async fn a_module_may_have_several_memories_and_tables(engine: &dyn Engine) {
     let modules = [
         r#"(memory 1) (memory 1) (func (export "run") (i32.store 1 (i32.const 0) (i32.const 1)))"#,
         r#"(table 1 funcref) (table 1 funcref) (func (export "run"))"#,
     ];
     for module in modules {
-        let guest = Guest::several(engine, format!("(module {module})"), AT_ONCE);
+        let guest = Guest::new(engine, format!("(module {module})"));
         for _ in 0..3 {
             guest.instantiate().await.unwrap().run("run").await.unwrap();
         }

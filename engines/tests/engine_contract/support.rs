@@ -66,13 +66,8 @@ pub(crate) struct Ended {
 
 impl Guest {
     pub(crate) fn new(engine: &dyn Engine, wat: impl AsRef<str>) -> Self {
-        Self::several(engine, wat, 1)
-    }
-
-    /// One of several that are alive at the same time.
-    pub(crate) fn several(engine: &dyn Engine, wat: impl AsRef<str>, at_once: u32) -> Self {
         let module = wat::parse_str(wat).expect("the test's WAT is valid");
-        let module = compile_and_load(engine, &module, at_once).expect("the engine takes the module");
+        let module = compile_and_load(engine, &module).expect("the engine takes the module");
         let mut wasi = WasiConfig::empty().unwrap();
         wasi.stdout = Arc::new(tempfile::tempfile().unwrap());
         wasi.stderr = Arc::new(tempfile::tempfile().unwrap());

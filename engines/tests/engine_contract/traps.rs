@@ -146,7 +146,7 @@ async fn a_feature_of_one_engine_only_is_refused(engine: &dyn Engine) {
 
 async fn an_import_of_another_type_fails_the_load(engine: &dyn Engine) {
     let module = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i64))))"#;
-    let loaded = engines::engine::compile_and_load(engine, &wat::parse_str(module).unwrap(), 1);
+    let loaded = engines::engine::compile_and_load(engine, &wat::parse_str(module).unwrap());
     let error = loaded.err().expect("the type is wrong").to_string();
     assert!(error.contains("cannot load the compiled module") && error.contains("proc_exit"), "{error}");
 }

@@ -71,16 +71,6 @@ pub(super) enum Trigger {
     Http { port: u16, options: HttpOptions },
 }
 
-impl Trigger {
-    /// How many instances are alive at the same time at most.
-    pub(super) fn instances_at_once(&self) -> u32 {
-        match self {
-            Self::Command { .. } => 1,
-            Self::Http { options, .. } => options.max_concurrency,
-        }
-    }
-}
-
 /// `/config.yaml` of an image.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]

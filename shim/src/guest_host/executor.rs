@@ -106,7 +106,7 @@ impl ContainerExecutor {
     fn run_wasm(&self, program: &WasmProgram, spec: &Spec, added: &BTreeSet<RawFd>) -> anyhow::Result<u8> {
         // SAFETY: the artifact comes from this engine, through the cache of this process's parent or its compiler.
         #[expect(unsafe_code, reason = "see above")]
-        let module = unsafe { program.engine.load(&program.artifact, program.config.trigger.instances_at_once()) }?;
+        let module = unsafe { program.engine.load(&program.artifact) }?;
         let workers = trigger::workers(&program.config.trigger, spec)?;
         let guests = {
             let _workers = workers.enter();
