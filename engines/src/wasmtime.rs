@@ -9,7 +9,7 @@ mod wasi;
 mod watch;
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
@@ -25,12 +25,13 @@ use watch::Watch;
 const NAME: &str = "wasmtime";
 
 pub struct Wasmtime {
-    engine: wasmtime::Engine,
+    /// Made when it is needed first: a guest host may run another engine, or none.
+    engine: LazyLock<wasmtime::Engine>,
 }
 
 impl Wasmtime {
     pub fn new() -> Self {
-        Self { engine: config::engine() }
+        Self { engine: LazyLock::new(config::engine) }
     }
 }
 
