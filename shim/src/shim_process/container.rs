@@ -17,12 +17,13 @@ use containerd_shim::protos::types::task::ProcessInfo;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde_json::Value;
 
 use super::cgroup::{Cgroup, expect_move};
 use super::launch::Control;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
+use super::spec::Spec;
 use super::stdio::{self, StreamNames};
 use super::task_state::{Refused, Request, TaskState};
 use crate::operator_config::OperatorConfig;
@@ -51,7 +52,7 @@ pub(super) struct Container {
 #[derive(Clone)]
 struct Exec {
     process: Arc<Process>,
-    spec: oci_spec::runtime::Process,
+    spec: Value,
 }
 
 /// What one more process was refused for.
@@ -86,7 +87,7 @@ impl Container {
         let created = async {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
-            let spec = Spec::load(bundle.join("config.json"))?;
+            let spec = Spec::of(&bundle)?;
             let cgroup = Cgroup::of(&spec, &id)?;
             Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec, cgroup))
         };
@@ -99,7 +100,7 @@ impl Container {
         };
         let init = Arc::new(Process::new(String::new(), names));
         init.exists(pid, streams);
-        let has_pid_namespace = has_own_pid_namespace(&spec);
+        let has_pid_namespace = spec.has_own_pid_namespace();
         let (execs, last_metrics) = (Mutex::default(), Mutex::default());
         let container =
             Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, last_metrics };
@@ -120,12 +121,7 @@ impl Container {
     }
 
     /// Notes that one more process is wanted. It does not exist before it is started.
-    pub(super) fn add_exec(
-        &self,
-        exec_id: &str,
-        spec: oci_spec::runtime::Process,
-        names: StreamNames,
-    ) -> Result<(), ExecRefused> {
+    pub(super) fn add_exec(&self, exec_id: &str, spec: Value, names: StreamNames) -> Result<(), ExecRefused> {
         self.init.state().allows(Request::Exec)?;
         let mut execs = self.execs();
         if execs.contains_key(exec_id) {
@@ -250,13 +246,6 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
 }
 
-/// Whether a container has a namespace that no other container is in: when the first process of that one ends, the
-/// kernel ends the others.
-fn has_own_pid_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
-}
-
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
 async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedFd>)> {
     let (mut created, mut ready) = (None, false);
@@ -303,7 +292,7 @@ impl<'a> Leftovers<'a> {
 
     async fn try_remove(&self) -> anyhow::Result<()> {
         let cgroup = async {
-            let spec = Spec::load(self.bundle.join("config.json"))?;
+            let spec = Spec::of(self.bundle)?;
             Cgroup::of(&spec, &self.id())?.remove().await
         };
         // One must not keep the other from being tried.
