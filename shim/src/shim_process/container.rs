@@ -1,5 +1,6 @@
 //! A container, as the shim knows it: its processes, and what must go when it goes.
 
+mod mounts;
 mod resources;
 
 use std::borrow::Cow;
@@ -14,8 +15,6 @@ use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -28,6 +27,7 @@ use super::stdio::{self, StreamNames};
 use super::task_state::{Refused, Request, TaskState};
 use crate::operator_config::OperatorConfig;
 use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, STATE_FOLDER, ToGuestHost};
+use mounts::{Mounts, unmount};
 
 /// The name of the file in the bundle that holds the pid, for whoever cleans up behind a dead shim.
 const PID_FILE: &str = "init.pid";
@@ -44,6 +44,7 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
+    mounts: Mounts,
     /// The last figures that were read: the cgroup may go with the last process.
     last_metrics: Mutex<Option<Any>>,
 }
@@ -101,9 +102,10 @@ impl Container {
         let init = Arc::new(Process::new(String::new(), names));
         init.exists(pid, streams);
         let has_pid_namespace = spec.has_own_pid_namespace();
+        let mounts = Mounts::of(pid, &bundle);
         let (execs, last_metrics) = (Mutex::default(), Mutex::default());
         let container =
-            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, last_metrics };
+            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, mounts, last_metrics };
         Ok((container, exits))
     }
 
@@ -194,6 +196,11 @@ impl Container {
         }
     }
 
+    /// To be called once the end of the first process is known to all who wait for it.
+    pub(super) async fn leave_mounts(&self) {
+        self.mounts.leave().await;
+    }
+
     /// Removes what the container had beside its bundle.
     pub(super) async fn delete(&self) -> anyhow::Result<()> {
         let state = self.init.state();
@@ -202,6 +209,7 @@ impl Container {
             let _ = Signal::KILL.send(self.init.pid());
         }
         self.init.wait().await.context("the container's exit is lost")?;
+        self.leave_mounts().await;
         remove_leftovers(&self.bundle).await;
         Ok(())
     }
@@ -304,17 +312,5 @@ impl<'a> Leftovers<'a> {
 
     fn id(&self) -> Cow<'a, str> {
         self.bundle.file_name().unwrap_or_default().to_string_lossy()
-    }
-}
-
-/// Removes all that is mounted at a folder and below it.
-fn unmount(folder: &Path) -> nix::Result<()> {
-    loop {
-        match umount2(folder, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // There may be another beneath it.
-            Ok(()) => {}
-            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -141,7 +141,7 @@ impl TaskService {
                 container.keep_metrics();
                 container.end_execs().await;
             }
-            let _step = process.step.lock().await;
+            let step = process.step.lock().await;
             if memory.is_some_and(|mut memory| memory.has_killed()) {
                 out_of_memory().await;
             }
@@ -155,6 +155,10 @@ impl TaskService {
                 ..TaskExit::default()
             };
             Self::publish(&publisher, &namespace, event).await;
+            drop(step);
+            if is_init {
+                container.leave_mounts().await;
+            }
         });
     }
 }
