@@ -15,7 +15,6 @@ use host_abi::host_functions::HostContext;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, HttpClient, Request, Response};
 use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
-use shim::guest_host::trigger::http::HttpOptions;
 use shim::guest_host::trigger::{Guests, initializer};
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use libcgroups::common::{CgroupSetup, get_cgroup_setup};
-use oci_spec::runtime::Spec;
 
 use crate::systemd::Scope;
 
@@ -20,10 +19,10 @@ pub(crate) struct CgroupPath {
 }
 
 impl CgroupPath {
-    pub(crate) fn of(spec: &Spec, id: &str) -> Self {
-        let in_spec = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
+    /// What the spec of a container says, if it does.
+    pub(crate) fn of(in_spec: Option<&Path>, id: &str) -> Self {
         // libcontainer's own choice for a spec that names none.
-        let in_spec = in_spec.unwrap_or_else(|| PathBuf::from(format!(":youki:{id}")));
+        let in_spec = in_spec.map_or_else(|| PathBuf::from(format!(":youki:{id}")), Path::to_owned);
         match in_spec.to_str().and_then(scope) {
             Some((scope, folder)) => {
                 Self { for_libcontainer: Path::new("/").join(&folder), folder, scope: Some(scope) }
@@ -72,15 +71,7 @@ fn scope(path: &str) -> Option<(Scope, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::LinuxBuilder;
-
     use super::*;
-
-    fn path_of(cgroups_path: &str) -> CgroupPath {
-        let mut spec = Spec::default();
-        spec.set_linux(LinuxBuilder::default().cgroups_path(cgroups_path).build().ok());
-        CgroupPath::of(&spec, "id")
-    }
 
     #[test]
     fn a_slice_and_a_unit_are_systemd_s_and_anything_else_is_a_folder() {
@@ -97,7 +88,7 @@ mod tests {
             ),
             ("-.slice:dapr:app", "dapr-app.scope", true),
         ] {
-            let path = path_of(cgroups_path);
+            let path = CgroupPath::of(Some(Path::new(cgroups_path)), "id");
             assert_eq!((path.folder.to_str(), path.scope.is_some()), (Some(folder), is_unit), "{cgroups_path}");
         }
     }

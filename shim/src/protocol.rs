@@ -17,11 +17,12 @@ use std::path::PathBuf;
 
 use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
 };
-use oci_spec::runtime::Process;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::operator_config::OperatorConfig;
 
@@ -59,7 +60,8 @@ pub(crate) struct ExecProcess {
     pub(crate) bundle: PathBuf,
     /// The container's first process.
     pub(crate) container_pid: i32,
-    pub(crate) process: Process,
+    /// As OCI has it.
+    pub(crate) process: Value,
     pub(crate) operator: OperatorConfig,
 }
 
@@ -130,18 +132,20 @@ pub(crate) fn receive_message<T: DeserializeOwned>(socket: &OwnedFd) -> io::Resu
 
 /// Receives one message and the descriptors that came with it.
 pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut packet = vec![0; MAX_MESSAGE];
-    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
-    let (length, descriptors) = {
-        let mut parts = [IoSliceMut::new(&mut packet)];
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC) {
-            // The other end went without reading what it had been sent.
-            Err(nix::Error::ECONNRESET) => return Ok(None),
-            Err(error) => return Err(error.into()),
-            Ok(received) => (received.bytes, received.cmsgs()?.flat_map(received_descriptors).collect()),
-        }
+    // Most are far shorter than the longest.
+    let length = match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+        // The other end went without reading what it had been sent.
+        Ok(0) | Err(nix::Error::ECONNRESET) => return Ok(None),
+        length => length?,
     };
-    if length == 0 { Ok(None) } else { Ok(Some((serde_json::from_slice(&packet[..length])?, descriptors))) }
+    let mut packet = vec![0; length];
+    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
+    let descriptors = {
+        let mut parts = [IoSliceMut::new(&mut packet)];
+        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        received.cmsgs()?.flat_map(received_descriptors).collect()
+    };
+    Ok(Some((serde_json::from_slice(&packet)?, descriptors)))
 }
 
 fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {

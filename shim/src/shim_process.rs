@@ -9,6 +9,7 @@ mod process;
 mod reaper;
 mod server;
 mod signal;
+mod spec;
 mod start;
 mod stdio;
 mod task_service;

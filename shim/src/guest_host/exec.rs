@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
+use serde::Deserialize as _;
 
 use super::GuestHost;
 use super::confinement::Confinement;
@@ -33,14 +34,14 @@ pub(super) fn exec(
     // As the container's processes see it, with its volumes.
     let root = PathBuf::from(format!("/proc/{}/root", request.container_pid));
     let rootfs = Rootfs::open_root(&root, &[])?;
-    let workload = exec_workload(&spec, &request.process, &rootfs)?;
+    let mut process = Process::deserialize(&request.process).context("the process is not one of OCI's")?;
+    let workload = exec_workload(&spec, &process, &rootfs)?;
+    let console = Console::of(Some(&process), &request.bundle)?;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);
-    let mut process = request.process.clone();
     devices::confine(&mut process, &spec);
     let (process, confinement) = Confinement::split(process, &spec)?;
     let process = ProcessFile::write(&request.bundle, &process)?;
-    let console = Console::of(Some(&request.process), &request.bundle)?;
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
     let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(executor)

@@ -15,13 +15,13 @@ use anyhow::{Context as _, bail, ensure};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_all_pids, get_cgroup_setup};
 use nix::unistd::Pid;
-use oci_spec::runtime::Spec;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 pub(super) use oom::OomWatch;
 
 use super::signal::Signal;
+use super::spec::Spec;
 use crate::cgroup_path::CgroupPath;
 use files::Folder;
 
@@ -42,7 +42,7 @@ impl Cgroup {
     /// The cgroup that a spec asks for.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { path: CgroupPath::of(spec, id), unified })
+        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id), unified })
     }
 
     /// Every process in it; none once it is gone.

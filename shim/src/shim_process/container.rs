@@ -1,5 +1,6 @@
 //! A container, as the shim knows it: its processes, and what must go when it goes.
 
+mod mounts;
 mod resources;
 
 use std::borrow::Cow;
@@ -14,19 +15,19 @@ use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
-use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde_json::Value;
 
 use super::cgroup::{Cgroup, expect_move};
 use super::launch::Control;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
+use super::spec::Spec;
 use super::stdio::{self, StreamNames};
 use super::task_state::{Refused, Request, TaskState};
 use crate::operator_config::OperatorConfig;
 use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, STATE_FOLDER, ToGuestHost};
+use mounts::{Mounts, unmount};
 
 /// The name of the file in the bundle that holds the pid, for whoever cleans up behind a dead shim.
 const PID_FILE: &str = "init.pid";
@@ -43,6 +44,7 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
+    mounts: Mounts,
     /// The last figures that were read: the cgroup may go with the last process.
     last_metrics: Mutex<Option<Any>>,
 }
@@ -51,7 +53,7 @@ pub(super) struct Container {
 #[derive(Clone)]
 struct Exec {
     process: Arc<Process>,
-    spec: oci_spec::runtime::Process,
+    spec: Value,
 }
 
 /// What one more process was refused for.
@@ -86,7 +88,7 @@ impl Container {
         let created = async {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
-            let spec = Spec::load(bundle.join("config.json"))?;
+            let spec = Spec::of(&bundle)?;
             let cgroup = Cgroup::of(&spec, &id)?;
             Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec, cgroup))
         };
@@ -99,10 +101,11 @@ impl Container {
         };
         let init = Arc::new(Process::new(String::new(), names));
         init.exists(pid, streams);
-        let has_pid_namespace = has_own_pid_namespace(&spec);
+        let has_pid_namespace = spec.has_own_pid_namespace();
+        let mounts = Mounts::of(pid, &bundle);
         let (execs, last_metrics) = (Mutex::default(), Mutex::default());
         let container =
-            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, last_metrics };
+            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, mounts, last_metrics };
         Ok((container, exits))
     }
 
@@ -120,12 +123,7 @@ impl Container {
     }
 
     /// Notes that one more process is wanted. It does not exist before it is started.
-    pub(super) fn add_exec(
-        &self,
-        exec_id: &str,
-        spec: oci_spec::runtime::Process,
-        names: StreamNames,
-    ) -> Result<(), ExecRefused> {
+    pub(super) fn add_exec(&self, exec_id: &str, spec: Value, names: StreamNames) -> Result<(), ExecRefused> {
         self.init.state().allows(Request::Exec)?;
         let mut execs = self.execs();
         if execs.contains_key(exec_id) {
@@ -198,6 +196,11 @@ impl Container {
         }
     }
 
+    /// To be called once the end of the first process is known to all who wait for it.
+    pub(super) async fn leave_mounts(&self) {
+        self.mounts.leave().await;
+    }
+
     /// Removes what the container had beside its bundle.
     pub(super) async fn delete(&self) -> anyhow::Result<()> {
         let state = self.init.state();
@@ -206,6 +209,7 @@ impl Container {
             let _ = Signal::KILL.send(self.init.pid());
         }
         self.init.wait().await.context("the container's exit is lost")?;
+        self.leave_mounts().await;
         remove_leftovers(&self.bundle).await;
         Ok(())
     }
@@ -248,13 +252,6 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     let details = ProcessDetails { exec_id: exec_id.to_owned(), ..ProcessDetails::default() };
     let value = details.write_to_bytes().context("an exec id that does not fit containerd's message")?;
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
-}
-
-/// Whether a container has a namespace that no other container is in: when the first process of that one ends, the
-/// kernel ends the others.
-fn has_own_pid_namespace(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
@@ -303,7 +300,7 @@ impl<'a> Leftovers<'a> {
 
     async fn try_remove(&self) -> anyhow::Result<()> {
         let cgroup = async {
-            let spec = Spec::load(self.bundle.join("config.json"))?;
+            let spec = Spec::of(self.bundle)?;
             Cgroup::of(&spec, &self.id())?.remove().await
         };
         // One must not keep the other from being tried.
@@ -315,17 +312,5 @@ impl<'a> Leftovers<'a> {
 
     fn id(&self) -> Cow<'a, str> {
         self.bundle.file_name().unwrap_or_default().to_string_lossy()
-    }
-}
-
-/// Removes all that is mounted at a folder and below it.
-fn unmount(folder: &Path) -> nix::Result<()> {
-    loop {
-        match umount2(folder, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            // There may be another beneath it.
-            Ok(()) => {}
-            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -1,6 +1,5 @@
 //! The beginning of a sandbox's shim: docs/decisions/0009-a-short-way-to-the-start.md.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,10 +11,10 @@ use containerd_shim::cgroup::set_cgroup_and_oom_score;
 use containerd_shim::{Flags, socket_address};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use serde::Deserialize;
 
 use super::server::{self, Sandbox};
 use super::signal::Signal;
+use super::spec::Spec;
 use super::{is_served, path_of};
 
 /// Annotations by which the containers of a sandbox find their shim: Kubernetes' own, and the one that containerd's
@@ -45,13 +44,7 @@ pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
 
 /// The sandbox that the container in the working directory belongs to: itself, unless its spec names another.
 fn sandbox_of(id: &str) -> anyhow::Result<String> {
-    #[derive(Deserialize)]
-    struct Annotated {
-        #[serde(default)]
-        annotations: HashMap<String, String>,
-    }
-    let spec = fs::read("config.json").context("cannot read config.json")?;
-    let spec: Annotated = serde_json::from_slice(&spec).context("cannot read config.json")?;
+    let spec = Spec::of(Path::new(""))?;
     let sandbox = GROUP_ANNOTATIONS.iter().find_map(|name| spec.annotations.get(*name));
     Ok(sandbox.map_or(id, String::as_str).to_owned())
 }

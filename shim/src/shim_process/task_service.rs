@@ -141,7 +141,7 @@ impl TaskService {
                 container.keep_metrics();
                 container.end_execs().await;
             }
-            let _step = process.step.lock().await;
+            let step = process.step.lock().await;
             if memory.is_some_and(|mut memory| memory.has_killed()) {
                 out_of_memory().await;
             }
@@ -155,6 +155,10 @@ impl TaskService {
                 ..TaskExit::default()
             };
             Self::publish(&publisher, &namespace, event).await;
+            drop(step);
+            if is_init {
+                container.leave_mounts().await;
+            }
         });
     }
 }
@@ -240,8 +244,8 @@ impl Task for TaskService {
     async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> ttrpc::Result<Empty> {
         let container = self.container(&request.id)?;
         let spec = request.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
-        let spec = serde_json::from_slice::<oci_spec::runtime::Process>(spec)
-            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("the process is not an OCI process: {error}")))?;
+        let spec = serde_json::from_slice(spec)
+            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("the process is not JSON: {error}")))?;
         let streams = StreamNames {
             stdin: request.stdin,
             stdout: request.stdout,

@@ -1,0 +1,42 @@
+//! What the shim has to know of a container's `config.json`. All of it is its guest host's, and so is the code to read
+//! it: what is linked to the shim costs time at each of its executions.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+pub(super) struct Spec {
+    #[serde(default)]
+    pub(super) annotations: HashMap<String, String>,
+    linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: Option<PathBuf>,
+    namespaces: Option<Vec<LinuxNamespace>>,
+}
+
+impl Spec {
+    pub(super) fn of(bundle: &Path) -> anyhow::Result<Self> {
+        let spec = fs::read(bundle.join("config.json")).context("cannot read config.json")?;
+        serde_json::from_slice(&spec).context("cannot read config.json")
+    }
+
+    pub(super) fn cgroups_path(&self) -> Option<&Path> {
+        self.linux.as_ref()?.cgroups_path.as_deref()
+    }
+
+    /// Whether the container has a namespace that no other container is in: when the first process of that one ends, the
+    /// kernel ends the others.
+    pub(super) fn has_own_pid_namespace(&self) -> bool {
+        let namespaces = self.linux.as_ref().and_then(|linux| linux.namespaces.as_deref()).unwrap_or_default();
+        namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+    }
+}
