@@ -88,7 +88,8 @@ impl Node {
     /// Sends one command, once. `asking` has a server of a cluster serve a slot that it is about to get.
     pub(super) async fn send(&self, lane: Lane, command: &Cmd, asking: bool) -> Result<Value, Failure> {
         let link = self.link(lane);
-        let connect = || self.dialler.connect(&self.address, lane.blocked());
+        // It takes kilobytes, which a command would carry along whenever there is nothing to connect.
+        let connect = || Box::pin(self.dialler.connect(&self.address, lane.blocked()));
         let connection = link.connection.get(connect).await.map_err(Failure::without_effect)?;
         let answer = exchange(connection.value.clone(), command, asking).await;
         match answer {
