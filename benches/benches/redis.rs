@@ -9,7 +9,7 @@ use components::{App, Registry};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use futures::future::join_all;
 use host_abi::host_functions::HostContext;
-use host_abi::state::{SetRequest, StateStore};
+use host_abi::state::{GetRequest, SetRequest, StateStore};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use testbed::redis::RedisServer;
@@ -20,32 +20,21 @@ struct Setup {
     runtime: Runtime,
     server: RedisServer,
     store: Arc<dyn StateStore>,
-    host: Arc<HostContext>,
     connection: MultiplexedConnection,
 }
 
 impl Setup {
     fn new() -> Self {
         let runtime = runtime();
-        let (server, components, connection) = {
+        let server = {
             let _runtime = runtime.enter();
-            let server = RedisServer::start();
-            let folder = tempfile::tempdir().expect("a folder");
-            let manifest = format!(
-                "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: state}}\nspec:\n  type: state.redis\n  \
-                 version: v1\n  metadata:\n  - {{name: redisHost, value: \"127.0.0.1:{}\"}}\n",
-                server.port()
-            );
-            std::fs::write(folder.path().join("state.yaml"), manifest).expect("a manifest");
-            let components = Registry::builtin().load(&[folder.path()], &App::default()).expect("a store");
-            let client = redis::Client::open(server.url()).expect("a URL");
-            let connection = runtime.block_on(client.get_multiplexed_async_connection()).expect("a connection");
-            (server, components, connection)
+            RedisServer::start()
         };
-        let store = Arc::clone(&components.state_stores["state"]);
+        let client = redis::Client::open(server.url()).expect("a URL");
+        let connection = runtime.block_on(client.get_multiplexed_async_connection()).expect("a connection");
+        let store = store(&server);
         runtime.block_on(store.set(set())).expect("a write");
-        let host = Arc::new(HostContext { state_stores: components.state_stores, ..HostContext::default() });
-        Self { runtime, server, store, host, connection }
+        Self { runtime, server, store, connection }
     }
 
     /// The words of the script call that a set is, as the server sees it.
@@ -60,6 +49,19 @@ impl Setup {
     }
 }
 
+/// Connects when it is first called.
+fn store(server: &RedisServer) -> Arc<dyn StateStore> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: state}}\nspec:\n  type: state.redis\n  \
+         version: v1\n  metadata:\n  - {{name: redisHost, value: \"127.0.0.1:{}\"}}\n",
+        server.port()
+    );
+    std::fs::write(folder.path().join("state.yaml"), manifest).expect("a manifest");
+    let components = Registry::builtin().load(&[folder.path()], &App::default()).expect("a store");
+    Arc::clone(&components.state_stores["state"])
+}
+
 fn set() -> SetRequest {
     SetRequest { key: "key".to_owned(), value: "value".into(), ..SetRequest::default() }
 }
@@ -71,9 +73,16 @@ async fn gets_alone(mut connection: MultiplexedConnection) {
     }
 }
 
-/// Gets by so many guests, or tasks with the client alone, at once.
+async fn gets_of_store(store: Arc<dyn StateStore>) {
+    for _ in 0..GETS {
+        let get = GetRequest { key: "key".to_owned(), ..GetRequest::default() };
+        store.get(get).await.expect("a value");
+    }
+}
+
+/// Gets by so many guests, or tasks with the client or the store alone, at once.
 fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u32) {
-    let Setup { runtime, host, connection, .. } = setup;
+    let Setup { runtime, server, connection, .. } = setup;
     group.throughput(Throughput::Elements(u64::from(GETS * at_once)));
     group.sample_size(10);
     group.bench_function("the client alone", |bencher| {
@@ -82,11 +91,21 @@ fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u
             runtime.block_on(join_all(tasks));
         });
     });
+    let shared = store(server);
+    group.bench_function("the store", |bencher| {
+        bencher.iter(|| {
+            let tasks = (0..at_once).map(|_| runtime.spawn(gets_of_store(Arc::clone(&shared))));
+            runtime.block_on(join_all(tasks));
+        });
+    });
     let module = wat::parse_str(STATE_GETS).expect("a module");
     for engine in engines::built_in() {
         let _runtime = runtime.enter();
+        // Its own, so that the guests connect as those of a container do.
+        let state_stores = [("state".to_owned(), store(server))].into();
+        let host = Arc::new(HostContext { state_stores, ..HostContext::default() });
         let module = load(&*engine, &module);
-        let mut instances: Vec<_> = (0..at_once).map(|_| runtime.block_on(instantiate(&*module, host))).collect();
+        let mut instances: Vec<_> = (0..at_once).map(|_| runtime.block_on(instantiate(&*module, &host))).collect();
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| {
                 let tasks: Vec<_> = instances
