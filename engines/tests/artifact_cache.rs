@@ -33,7 +33,7 @@ impl Engine for Named {
     }
 
     #[expect(unsafe_code, reason = "the trait has it so")]
-    unsafe fn load(&self, _: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, _: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         unreachable!("nothing is loaded")
     }
 }

@@ -48,7 +48,7 @@ impl Engine for Hostile {
     }
 
     #[expect(unsafe_code, reason = "the contract says so; nothing here depends on the artifact's safety")]
-    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let broken = |error: io::Error| LoadError { engine: self.name(), reason: error.to_string() };
         let report = artifact.map().map_err(broken)?;
         Ok(Arc::new(Report(String::from_utf8_lossy(&report).into_owned())))

@@ -31,7 +31,7 @@ impl Engine for Toy {
     }
 
     #[expect(unsafe_code, reason = "the contract says so; nothing here depends on the artifact's safety")]
-    unsafe fn load(&self, artifact: &Artifact, _: u32) -> Result<Arc<dyn Module>, LoadError> {
+    unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let broken = |error: Error| LoadError { engine: self.name(), reason: error.to_string() };
         let length = artifact.map().map_err(broken)?;
         Ok(Arc::new(Length(String::from_utf8_lossy(&length).into_owned())))

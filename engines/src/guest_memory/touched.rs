@@ -169,7 +169,9 @@ mod tests {
         let range = mapping(&[0, 7, 8, 9, 99]);
         let parts = vec![pages(&range, 0..1), pages(&range, 7..10), pages(&range, 99..100)];
         let expected = Touched { parts, unknown: range.end..range.end };
-        for (by, found) in [("map", PageMap::default().touched(&range, 1 << 20)), ("residence", resident(&range, 1 << 20))] {
+        for (by, found) in
+            [("map", PageMap::default().touched(&range, 1 << 20)), ("residence", resident(&range, 1 << 20))]
+        {
             // Neither is to be had on every system.
             assert!(found.as_ref().is_none_or(|found| *found == expected), "{by}: {found:?}");
         }
@@ -178,7 +180,8 @@ mod tests {
     #[test]
     fn what_is_beyond_the_limit_is_unknown() {
         let range = mapping(&[1, 2, 5]);
-        for touched in [touched(&PageMap::default(), &range, 2 * page_size()), touched(&PageMap::missing(), &range, 0)] {
+        for touched in [touched(&PageMap::default(), &range, 2 * page_size()), touched(&PageMap::missing(), &range, 0)]
+        {
             assert!(touched.unknown.contains(&pages(&range, 5..6).start), "{touched:?}");
             assert_eq!(touched.unknown.end, range.end);
         }
