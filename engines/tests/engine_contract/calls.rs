@@ -1,10 +1,16 @@
 //! Calls into the guest and out of it, through the canonical ABI.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use engines::artifact_cache::ArtifactKey;
 use engines::engine::{Engine, Instance, Stop, Trap, TrapKind};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Method, Request, Response};
 use host_abi::state::GetResponse;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::{OnceCell, oneshot};
 
 use crate::support::{GetStore, Guest};
 
@@ -19,6 +25,7 @@ for_every_engine! {
     an_export_of_another_type_is_a_trap,
     a_handler_gets_the_request_and_its_response_is_taken,
     a_handler_can_call_the_host,
+    what_one_call_connected_to_serves_the_next_guest,
     a_response_outside_memory_is_a_trap,
     each_instance_has_its_own_memory,
     an_engine_fits_its_own_artifacts_only,
@@ -181,6 +188,46 @@ async fn a_handler_can_call_the_host(engine: &dyn Engine) {
     let mut instance = guest.instantiate().await.unwrap();
     let response = handle(&mut *instance, Request::default()).await.unwrap();
     assert_eq!(response.body.as_deref(), Some(b"stored".as_slice()));
+}
+
+/// As stores do it: the first call opens a connection and leaves a task with it behind.
+async fn what_one_call_connected_to_serves_the_next_guest(engine: &dyn Engine) {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    // The only client that is served.
+    tokio::spawn(async move {
+        let (mut client, _) = server.accept().await.unwrap();
+        let (mut from, mut to) = client.split();
+        tokio::io::copy(&mut from, &mut to).await.unwrap()
+    });
+    let questions: Arc<OnceCell<Sender<Question>>> = Arc::default();
+    let ask = move |_| {
+        let questions = Arc::clone(&questions);
+        async move {
+            let connect = async || {
+                let (sender, inbox) = mpsc::channel(1);
+                tokio::spawn(serve(TcpStream::connect(address).await.unwrap(), inbox));
+                sender
+            };
+            let (question, answer) = oneshot::channel();
+            questions.get_or_init(connect).await.send(question).await.unwrap();
+            GetResponse { data: vec![answer.await.unwrap()].into(), ..GetResponse::default() }
+        }
+    };
+    let guest = Guest::with_wasi(engine, format!("{REALLOC} {PRINT_KEY}")).store("state", GetStore(ask));
+    for _ in 0..3 {
+        guest.instantiate().await.unwrap().run("_start").await.unwrap();
+    }
+}
+
+type Question = oneshot::Sender<u8>;
+
+/// Asks over the connection until nobody has a question.
+async fn serve(mut connection: TcpStream, mut questions: Receiver<Question>) {
+    while let Some(question) = questions.recv().await {
+        connection.write_u8(b'!').await.unwrap();
+        question.send(connection.read_u8().await.unwrap()).unwrap();
+    }
 }
 
 async fn a_response_outside_memory_is_a_trap(engine: &dyn Engine) {
