@@ -67,10 +67,11 @@ impl Engine for Wasmtime {
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         // SAFETY: this function's own contract.
-        let copying = unsafe { load(&self.copying, artifact) };
+        let copied = unsafe { deserialize(&self.copying, artifact) };
         // SAFETY: as above.
-        let module = copying.or_else(|_| unsafe { load(&self.mapping, artifact) });
-        module.map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })
+        let module = copied.or_else(|_| unsafe { deserialize(&self.mapping, artifact) });
+        let linked = module.and_then(|module| link(&module));
+        linked.map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })
     }
 }
 
@@ -87,17 +88,21 @@ fn data_size(module: &[u8]) -> usize {
 /// # Safety
 /// As for [`Engine::load`].
 #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
-unsafe fn load(engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Result<Arc<dyn Module>> {
+unsafe fn deserialize(engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Result<wasmtime::Module> {
     let file = artifact.file().try_clone()?;
     // SAFETY: this function's own contract.
-    let module = unsafe { wasmtime::Module::deserialize_open_file(engine, file) }?;
+    unsafe { wasmtime::Module::deserialize_open_file(engine, file) }
+}
+
+fn link(module: &wasmtime::Module) -> wasmtime::Result<Arc<dyn Module>> {
+    let engine = module.engine();
     let mut linker = Linker::new(engine);
     wasi::link(&mut linker)?;
     for function in host_functions() {
         guest::link(&mut linker, function)?;
     }
-    let linked = linker.instantiate_pre(&module)?;
-    let (exports, watch) = (ExportPlaces::of(&module), Arc::new(Watch::start(engine.clone())?));
+    let linked = linker.instantiate_pre(module)?;
+    let (exports, watch) = (ExportPlaces::of(module), Arc::new(Watch::start(engine.clone())?));
     Ok(Arc::new(LinkedModule { linked, exports, watch }))
 }
 
