@@ -18,6 +18,8 @@ use touched::{PageMap, Touched, touched};
 const MOST_SPARE: usize = 64;
 /// How many bytes of each stay with this process meanwhile, at most.
 const KEPT_BYTES: usize = 256 << 10;
+/// What is not accessible before each, should an engine's code ever take an offset for negative. As much as wasmtime has there.
+const GUARD: usize = 32 << 20;
 
 /// Memories without a guest. Who came last goes first: it is in a processor's cache.
 #[derive(Clone, Debug, Default)]
@@ -70,8 +72,8 @@ impl GuestMemory {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: the mapping is new, and where the kernel has a place for it.
         #[expect(unsafe_code, reason = "see above")]
-        let base = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), flags) }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mapping = unsafe { mmap_anonymous(null_mut(), GUARD + bytes, ProtFlags::empty(), flags) }?;
+        let base = NonNull::new(mapping.cast::<u8>().wrapping_add(GUARD)).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, reserved: bytes, accessible: 0, home: None })
     }
 
@@ -138,7 +140,7 @@ impl Drop for GuestMemory {
         }
         // SAFETY: the mapping is this value's own, and nobody has a reference into it.
         #[expect(unsafe_code, reason = "see above")]
-        let _ = unsafe { munmap(self.at(0), self.reserved) };
+        let _ = unsafe { munmap(self.at(0).wrapping_byte_sub(GUARD), GUARD + self.reserved) };
     }
 }
 
@@ -189,6 +191,25 @@ mod tests {
         assert_eq!(memory.accessible(), ACCESSIBLE);
         memory.resize(2 * ACCESSIBLE).unwrap();
         assert!(bytes(&mut memory).iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn nothing_is_accessible_before_a_memory_and_behind_it() {
+        let memory = SpareMemories::default().take_or_map(RESERVED, ACCESSIBLE).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let access = |address: usize| {
+            maps.lines().find_map(|line| {
+                let (range, rest) = line.split_once(' ')?;
+                let (start, end) = range.split_once('-')?;
+                let [start, end] = [start, end].map(|bound| usize::from_str_radix(bound, 16).unwrap());
+                (start..end).contains(&address).then(|| &rest[..3])
+            })
+        };
+        let base = memory.base.addr().get();
+        let (before, behind) = ([base - GUARD, base - 1], [base + ACCESSIBLE, base + RESERVED - 1]);
+        assert_eq!([base, base + ACCESSIBLE - 1].map(access), [Some("rw-"); 2]);
+        assert_eq!(before.map(access), [Some("---"); 2]);
+        assert_eq!(behind.map(access), [Some("---"); 2]);
     }
 
     #[test]
