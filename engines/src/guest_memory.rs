@@ -159,12 +159,16 @@ mod tests {
         }
     }
 
-    /// Has guests write, little and much, and looks what the next one finds.
+    /// Has guests write, little and much, and looks what the next one finds: in a memory that can stay as a whole, and in one
+    /// that cannot.
     fn use_again(spare: &SpareMemories) {
-        for written in [10..20, 300_000..300_001, 4_000..400_000, 0..ACCESSIBLE, 0..1] {
-            let mut memory = spare.take_or_map(RESERVED, ACCESSIBLE).unwrap();
-            assert!(bytes(&mut memory).iter().all(|byte| *byte == 0), "before {written:?}");
-            bytes(&mut memory)[written].fill(1);
+        for accessible in [KEPT_BYTES / 2, ACCESSIBLE] {
+            let middle = accessible / 2;
+            for written in [10..20, middle..middle + 1, 4_000..middle, 0..accessible, 0..1] {
+                let mut memory = spare.take_or_map(RESERVED, accessible).unwrap();
+                assert!(bytes(&mut memory).iter().all(|byte| *byte == 0), "{accessible} bytes, before {written:?}");
+                bytes(&mut memory)[written].fill(1);
+            }
         }
         assert_eq!(spare.0.memories.lock().unwrap().len(), 1, "it was the same one each time");
     }
