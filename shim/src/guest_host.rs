@@ -17,6 +17,7 @@ mod exec;
 mod executor;
 mod http_client;
 mod module;
+mod name_service;
 mod native;
 mod program;
 mod rootfs;

@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use images::Image;
 use support::{ENGINES, HELLO, Node, engine, guest, wasm_image};
@@ -86,11 +88,49 @@ fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
 fn a_link_that_leads_out_of_the_root_finds_nothing() {
     let node = Node::start();
     let outside = node.containerd.folder().join("outside.wasm");
-    std::fs::write(&outside, wat::parse_str(EMPTY_COMMAND).expect("text of a module")).expect("a file");
+    fs::write(&outside, wat::parse_str(EMPTY_COMMAND).expect("text of a module")).expect("a file");
     let up = format!("/../../../../../../../..{}", outside.display());
     node.import(&Image::new("localhost/test/link:1").link("/app.wasm", up).entrypoint(["/app.wasm"]));
     node.run(&[], "localhost/test/link:1", "link", &[]).assert_refused(&["/app.wasm"]);
     node.assert_nothing_left();
+}
+
+/// A library that writes when it is loaded.
+fn library(node: &Node) -> Vec<u8> {
+    let source = r#"
+        #include <unistd.h>
+        __attribute__((constructor)) static void begin(void) { write(2, "loaded from the image", 21); }
+    "#;
+    let folder = node.containerd.folder();
+    let (code, library) = (folder.join("library.c"), folder.join("library.so"));
+    fs::write(&code, source).expect("a file");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &code]).status();
+    assert!(compiled.expect("cc").success());
+    fs::read(library).expect("a library")
+}
+
+/// The C library would have the image say how names are looked up, and take the code for it from there.
+#[test]
+fn a_name_is_looked_up_in_the_container_s_hosts_by_no_code_of_its_image() {
+    let node = Node::start();
+    let state = "kind: Component\nmetadata: {name: state}\nspec:\n  type: state.redis\n  metadata:\n  \
+                 - {name: redisHost, value: \"database.test:6379\"}\n  - {name: dialTimeout, value: 100ms}\n";
+    let image = "localhost/test/lookup:1";
+    let looking = Image::new(image)
+        .file("/state.wasm", guest("state"))
+        .file("/config.yaml", "wasmPath: /state.wasm\ntrigger: state\ncomponentPath: /components\n")
+        .file("/components/state.yaml", state)
+        .file("/etc/nsswitch.conf", "hosts: image\n")
+        .file("/etc/hosts", "127.0.0.1 database.test\n")
+        .file("/lib/libnss_image.so.2", library(&node))
+        .entrypoint(["/state.wasm"]);
+    node.import(&looking);
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], image, name, &[]);
+        // The address was found, in a network that has none.
+        let unreachable = "unavailable: component state: redis at database.test:6379: Network is unreachable";
+        assert!(run.stderr().starts_with(unreachable), "{name}: {}", run.stderr());
+    }
 }
 
 #[test]
@@ -149,10 +189,10 @@ fn a_volume_that_is_not_there_is_named() {
 fn a_guest_host_that_dies_while_it_makes_a_container_is_said_to_have_done_so() {
     let node = Node::start();
     let program = node.containerd.folder().join("guest-host");
-    std::fs::write(&program, "#!/bin/sh\ndd count=1 of=/dev/null\n").expect("a program");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+    fs::write(&program, "#!/bin/sh\ndd count=1 of=/dev/null\n").expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("permissions");
     let operator = node.containerd.folder().join("operator.yaml");
-    std::fs::write(&operator, format!("guestHost: {}\n", program.display())).expect("a file");
+    fs::write(&operator, format!("guestHost: {}\n", program.display())).expect("a file");
     let operator = format!("--runtime-config-path={}", operator.display());
     node.run(&[&operator], HELLO, "dies", &["/hello.wasm", "echo", "hi"])
         .assert_refused(&["the guest host ended before the container was ready"]);

@@ -28,9 +28,9 @@ use super::HOST_FAILED;
 use super::confinement::{Confinement, drop_as_an_execution_would};
 use super::container_config::Trigger;
 use super::http_client::HttpCaller;
-use super::native;
 use super::program::{Program, WasmProgram};
 use super::trigger::{self, Guests};
+use super::{name_service, native};
 use crate::protocol::{self, FromGuestHost, ToGuestHost};
 
 /// libcontainer clones this into the container.
@@ -74,6 +74,7 @@ impl ContainerExecutor {
             Program::Wasm(program) => {
                 let _ = set_name(c"dapr-guest-host");
                 drop_as_an_execution_would()?;
+                name_service::use_built_in_services().context("cannot set how names are looked up")?;
                 self.run_wasm(program, spec, &added)
             }
         }
