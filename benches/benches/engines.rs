@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use benches::{GETS, STATE_GETS, guest, instantiate, large_module, load, runtime};
+use benches::{GETS, STATE_GETS, guest, guest_config, instantiate, large_module, load, runtime};
 use components::{App, Registry};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engines::artifact_cache::{Artifact, ArtifactCache, ArtifactKey, Description, ModuleFile};
@@ -105,8 +105,9 @@ fn http_request(criterion: &mut Criterion) {
     let runtime = runtime();
     let host = Arc::new(HostContext::default());
     let request = Request { method: Method::Get, uri: "/".to_owned(), ..Request::default() };
+    let call = || HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
     let answer = async |instance: &mut dyn Instance| {
-        let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request.clone(),));
+        let mut call = call();
         instance.call(&mut call).await.expect("an answer");
         call.into_result()
     };
@@ -114,7 +115,11 @@ fn http_request(criterion: &mut Criterion) {
     for engine in engines::built_in() {
         let module = runtime.block_on(async { load(&*engine, &guest("http")) });
         group.bench_function(BenchmarkId::new(engine.name(), "fresh"), |bencher| {
-            bencher.to_async(&runtime).iter(async || answer(&mut *instantiate(&*module, &host).await).await);
+            bencher.to_async(&runtime).iter(async || {
+                let mut call = call();
+                module.call_once(guest_config(&host), &mut call).await.expect("an answer");
+                call.into_result()
+            });
         });
         let mut instance = runtime.block_on(instantiate(&*module, &host));
         group.bench_function(BenchmarkId::new(engine.name(), "reuse"), |bencher| {

@@ -11,7 +11,6 @@ use std::{env, fs};
 use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
 use host_abi::host_functions::HostContext;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
 
 pub use large_module::large_module;
 
@@ -61,9 +60,13 @@ pub fn load(engine: &dyn Engine, module: &[u8]) -> Arc<dyn Module> {
     engines::engine::compile_and_load(engine, module).expect("a module that every engine runs")
 }
 
-/// A new instance with WASI, but without files.
-pub async fn instantiate(module: &dyn Module, host: &Arc<HostContext>) -> Box<dyn Instance> {
+/// What an instance gets: WASI, but without files.
+pub fn guest_config(host: &Arc<HostContext>) -> GuestConfig {
     static WASI: LazyLock<Arc<WasiConfig>> = LazyLock::new(|| Arc::new(WasiConfig::empty().expect("/dev/null")));
-    let guest = GuestConfig { wasi: Arc::clone(&WASI), host: Arc::clone(host), cancel: CancellationToken::new() };
-    module.instantiate(guest).await.expect("a guest that starts")
+    GuestConfig { wasi: Arc::clone(&WASI), host: Arc::clone(host), initializer: None, cancel: None }
+}
+
+/// A new instance.
+pub async fn instantiate(module: &dyn Module, host: &Arc<HostContext>) -> Box<dyn Instance> {
+    module.instantiate(guest_config(host)).await.expect("a guest that starts")
 }

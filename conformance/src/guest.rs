@@ -139,12 +139,7 @@ impl Subject {
         let mut wasi = WasiConfig::empty()?;
         wasi.stdout = Arc::new(tempfile::tempfile()?);
         wasi.stderr = Arc::new(tempfile::tempfile()?);
-        Ok(Guest {
-            program: self.under_test.load(self.program)?,
-            wasi,
-            host: HostContext::default(),
-            cancel: CancellationToken::new(),
-        })
+        Ok(Guest { program: self.under_test.load(self.program)?, wasi, host: HostContext::default(), cancel: None })
     }
 }
 
@@ -153,7 +148,7 @@ pub(crate) struct Guest {
     program: LoadedProgram,
     wasi: WasiConfig,
     host: HostContext,
-    cancel: CancellationToken,
+    cancel: Option<CancellationToken>,
 }
 
 impl Guest {
@@ -200,7 +195,7 @@ impl Guest {
     }
 
     pub(crate) fn cancelled_by(mut self, cancel: &CancellationToken) -> Self {
-        self.cancel = cancel.clone();
+        self.cancel = Some(cancel.clone());
         self
     }
 
@@ -235,7 +230,10 @@ impl Guest {
 
     async fn instantiate(self) -> Result<Box<dyn Instance>, Stop> {
         let Self { program, wasi, host, cancel } = self;
-        program.module.instantiate(GuestConfig { wasi: Arc::new(wasi), host: Arc::new(host), cancel }).await
+        program
+            .module
+            .instantiate(GuestConfig { wasi: Arc::new(wasi), host: Arc::new(host), initializer: None, cancel })
+            .await
     }
 }
 

@@ -46,18 +46,25 @@ pub trait Engine: Send + Sync {
 /// A loaded module.
 #[async_trait]
 pub trait Module: Send + Sync {
-    /// A new instance with a memory of its own, its start function run.
+    /// A new instance with a memory of its own, its start function run, and its initializer.
     ///
     /// # Errors
     /// The guest's fault ([`Stop`]) or lack of memory, which is a trap as well.
     async fn instantiate(&self, guest: GuestConfig) -> Result<Box<dyn Instance>, Stop>;
+
+    /// Makes a call in a new instance, which ends with it. An engine that has a shorter way for both takes it.
+    ///
+    /// # Errors
+    /// As for [`instantiate`](Self::instantiate) and [`Instance::call`].
+    async fn call_once(&self, guest: GuestConfig, call: &mut dyn ExportCall) -> Result<(), Stop> {
+        self.instantiate(guest).await?.call(call).await
+    }
 }
 
 /// A running guest. One call at a time; after an error it is of no more use.
 ///
 /// Cancellation: every call ends soon after [`GuestConfig::cancel`] is cancelled, with [`Stop::Cancelled`], also when
-/// the guest loops for ever or waits for a host function. Dropping a call's future ends it at the next
-/// point where the guest waits.
+/// the guest loops for ever or waits for a host function. So does a call whose future is dropped, with nobody to tell.
 #[async_trait]
 pub trait Instance: Send {
     /// Calls an export without parameters and results, such as `_start`.
@@ -71,8 +78,10 @@ pub trait Instance: Send {
 pub struct GuestConfig {
     pub wasi: Arc<WasiConfig>,
     pub host: Arc<HostContext>,
-    /// Ends the guest wherever it is.
-    pub cancel: CancellationToken,
+    /// The export to call before anything else. It may end with exit code 0 as well as return.
+    pub initializer: Option<&'static str>,
+    /// Ends the guest wherever it is, for whoever goes on to wait for its end.
+    pub cancel: Option<CancellationToken>,
 }
 
 /// WASI preview 1, as a guest sees it. Instances that have the same write to the same files.
@@ -108,6 +117,11 @@ pub struct Preopen {
     pub host: PathBuf,
     /// Its absolute path for the guest.
     pub guest: String,
+}
+
+/// What the end of an initializer means for its instance.
+pub(crate) fn initialized(ended: Result<(), Stop>) -> Result<(), Stop> {
+    ended.or_else(|stop| if matches!(stop, Stop::Exit(0)) { Ok(()) } else { Err(stop) })
 }
 
 /// Why a guest ended other than by returning.

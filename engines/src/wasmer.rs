@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
 use host_abi::host_functions::{HostFunction, host_functions};
+use tokio_util::sync::CancellationToken;
 
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
@@ -89,13 +90,32 @@ struct SharedModule(Arc<LoadedModule>);
 #[async_trait]
 impl Module for SharedModule {
     async fn instantiate(&self, mut guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
-        let cancel = guest.cancel.child_token();
-        guest.cancel = cancel.clone();
-        let reach = Arc::new(Reach::default());
-        let leash = Leash::new(cancel, &reach);
+        let (reach, leash) = put_on_leash(&mut guest);
         let thread = leash.until_ended(GuestThread::start(Arc::clone(&self.0), guest, reach)).await?;
         Ok(Box::new(StartedInstance { thread, leash }))
     }
+
+    /// Each way to the guest's thread and back takes longer than a short call: this is one.
+    async fn call_once(&self, mut guest: GuestConfig, call: &mut dyn ExportCall) -> Result<(), Stop> {
+        let (reach, leash) = put_on_leash(&mut guest);
+        let work = make(call);
+        leash.until_ended(GuestThread::run_once(Arc::clone(&self.0), guest, reach, work)).await
+    }
+}
+
+/// Has a guest that is to be made be one that can be ended.
+fn put_on_leash(guest: &mut GuestConfig) -> (Arc<Reach>, Leash) {
+    let cancel = guest.cancel.as_ref().map_or_else(CancellationToken::new, CancellationToken::child_token);
+    guest.cancel = Some(cancel.clone());
+    let reach = Arc::new(Reach::default());
+    let leash = Leash::new(cancel, &reach);
+    (reach, leash)
+}
+
+/// A call for the guest's thread to make.
+fn make(call: &mut dyn ExportCall) -> impl FnOnce(RunningGuest<'_>) -> Result<(), Stop> + use<> {
+    let mut call = call.detach();
+    move |mut guest| at_once(call_export(&mut guest, &mut *call))
 }
 
 struct StartedInstance {
@@ -112,9 +132,7 @@ impl Instance for StartedInstance {
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
-        let mut call = call.detach();
-        let work = move |mut guest: RunningGuest<'_>| at_once(call_export(&mut guest, &mut *call));
-        self.leash.until_ended(self.thread.run(work)).await
+        self.leash.until_ended(self.thread.run(make(call))).await
     }
 }
 

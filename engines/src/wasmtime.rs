@@ -20,7 +20,7 @@ use wasmtime::{AsContextMut as _, InstancePre, Linker, Store};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::artifact_cache::Artifact;
-use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
+use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop, initialized};
 use guest::{ExportPlaces, GuestState, RunningGuest};
 use watch::Watch;
 
@@ -115,14 +115,27 @@ struct LinkedModule {
 #[async_trait]
 impl Module for LinkedModule {
     async fn instantiate(&self, guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
-        let engine = self.linked.module().engine();
+        Ok(Box::new(self.start(guest).await?))
+    }
+
+    async fn call_once(&self, guest: GuestConfig, call: &mut dyn ExportCall) -> Result<(), Stop> {
+        self.start(guest).await?.make(call).await
+    }
+}
+
+impl LinkedModule {
+    async fn start(&self, guest: GuestConfig) -> Result<StartedInstance, Stop> {
+        let (engine, initializer) = (self.linked.module().engine(), guest.initializer);
         let mut store = Store::new(engine, GuestState::new(guest));
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
         let mut guest = StartedInstance { store, watch: Arc::clone(&self.watch) };
         let instantiate = async |guest: RunningGuest<'_>| self.linked.instantiate_async(guest.store).await;
         let instance = guest.until_cancelled(instantiate).await?;
         self.exports.bind(&mut guest.store, instance);
-        Ok(Box::new(guest))
+        if let Some(initializer) = initializer {
+            initialized(guest.run_export(initializer).await)?;
+        }
+        Ok(guest)
     }
 }
 
@@ -140,23 +153,34 @@ impl StartedInstance {
         let _running = self.watch.running();
         self.store.set_epoch_deadline(1);
         let cancel = self.store.data().cancel.clone();
-        let guest = RunningGuest { store: self.store.as_context_mut() };
-        let ended = cancel.run_until_cancelled(call(guest)).await.ok_or(Stop::Cancelled)?;
+        let call = call(RunningGuest { store: self.store.as_context_mut() });
+        let ended = match cancel {
+            Some(cancel) => cancel.run_until_cancelled(call).await.ok_or(Stop::Cancelled)?,
+            None => call.await,
+        };
         match self.store.data_mut().wasi.failure() {
             Some(failure) => Err(stop::failed(failure)),
             None => ended.map_err(stop::from_error),
         }
+    }
+
+    async fn run_export(&mut self, export: &str) -> Result<(), Stop> {
+        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
+        Ok(())
+    }
+
+    async fn make(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
+        self.until_cancelled(async |mut guest| call_export(&mut guest, call).await).await
     }
 }
 
 #[async_trait]
 impl Instance for StartedInstance {
     async fn run(&mut self, export: &str) -> Result<(), Stop> {
-        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
-        Ok(())
+        self.run_export(export).await
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
-        self.until_cancelled(async |mut guest| call_export(&mut guest, call).await).await
+        self.make(call).await
     }
 }

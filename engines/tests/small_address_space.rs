@@ -7,7 +7,6 @@ use std::sync::Arc;
 use engines::engine::{GuestConfig, WasiConfig, compile_and_load};
 use engines::wasmtime::Wasmtime;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn guests_who_come_one_after_the_other_need_the_address_space_of_one() {
@@ -17,7 +16,7 @@ async fn guests_who_come_one_after_the_other_need_the_address_space_of_one() {
     let module = compile_and_load(&Wasmtime::new(), &module).unwrap();
     for _ in 0..100 {
         let wasi = Arc::new(WasiConfig::empty().unwrap());
-        let guest = GuestConfig { wasi, host: Arc::default(), cancel: CancellationToken::new() };
+        let guest = GuestConfig { wasi, host: Arc::default(), initializer: None, cancel: None };
         module.instantiate(guest).await.unwrap().run("run").await.unwrap();
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 async fn interrupt_a_guest(module: &Arc<dyn Module>) {
     let cancel = CancellationToken::new();
     let wasi = Arc::new(WasiConfig::empty().unwrap());
-    let guest = GuestConfig { wasi, host: Arc::default(), cancel: cancel.clone() };
+    let guest = GuestConfig { wasi, host: Arc::default(), initializer: None, cancel: Some(cancel.clone()) };
     let mut instance = module.instantiate(guest).await.unwrap();
     let guest = tokio::spawn(async move { instance.run("_start").await });
     sleep(Duration::from_millis(20)).await;

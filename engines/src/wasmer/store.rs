@@ -9,6 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use host_abi::canonical::GuestExports as _;
 use wasmer::sys::vm::{
     StoreObject, StoreObjects, VMExceptionObj, VMExternObj, VMFunction, VMFunctionEnvironment, VMGlobal, VMInstance,
     VMMemory, VMTable, VMTag,
@@ -18,8 +19,8 @@ use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
 use super::guest::{self, Exports, GuestState, RunningGuest};
 use super::interrupt::Reach;
-use super::{LoadedModule, signal, stop, wasi};
-use crate::engine::{GuestConfig, Stop};
+use super::{LoadedModule, at_once, signal, stop, wasi};
+use crate::engine::{GuestConfig, Stop, initialized};
 
 /// A store without a guest. It is bound to the thread it was made on.
 pub(super) struct LinkedStore {
@@ -62,20 +63,30 @@ impl LinkedStore {
         Arc::ptr_eq(&self.module, module)
     }
 
-    /// Makes a guest, its start function run.
+    /// Makes a guest, its start function run, and its initializer.
     pub(super) fn start(mut self, guest: GuestConfig, reach: Arc<Reach>) -> Result<StartedGuest, Stop> {
         signal::interrupt_in(&self.module.code);
-        let GuestConfig { wasi, host, cancel } = guest;
+        let GuestConfig { wasi, host, initializer, cancel } = guest;
         let wasi = wasi::environment(&self.module.wasi, &wasi).map_err(stop::failed)?;
         reach.open(self.store.interrupter(), wasi.process.clone());
         let nobody = mem::replace(self.wasi.data_mut(&mut self.store), wasi);
-        *self.state.as_mut(&mut self.store) = GuestState { host, cancel, ..GuestState::default() };
+        *self.state.as_mut(&mut self.store) =
+            GuestState { host, cancel: cancel.unwrap_or_default(), ..GuestState::default() };
         let instance = Instance::new_by_index(&mut self.store, &self.module.module, &self.imports);
         let instance = instance.map_err(stop::from_instantiation)?;
         wasi::bind_instance(&mut self.store, &mut self.wasi, &instance).map_err(stop::failed)?;
         let exports = Exports::new(&self.store, &instance);
         self.state.as_mut(&mut self.store).exports = Some(exports);
-        Ok(StartedGuest { linked: self, nobody, reach, is_well: true })
+        let mut guest = StartedGuest { linked: self, nobody, reach, is_well: true };
+        let ended =
+            initializer.map_or(Ok(()), |export| guest.run(|mut guest| at_once(guest.call(export, &[])).map(drop)));
+        match initialized(ended) {
+            Ok(()) => Ok(guest),
+            Err(stop) => {
+                guest.end();
+                Err(stop)
+            }
+        }
     }
 }
 

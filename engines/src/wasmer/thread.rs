@@ -123,6 +123,26 @@ impl GuestThread {
         self.ask(|seat| seat.run(work)).await
     }
 
+    /// Makes a guest that does one thing and is gone.
+    pub(super) async fn run_once<T: Send + 'static>(
+        module: Arc<LoadedModule>,
+        guest: GuestConfig,
+        reach: Arc<Reach>,
+        work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, Stop> {
+        let thread = Thread::idle_or_new()?;
+        let (jobs, runtime) = (thread.jobs.clone(), Handle::current());
+        let (done, answer) = oneshot::channel();
+        let job = move |seat: &mut Seat| {
+            let _runtime = runtime.enter();
+            let _ = done.send(seat.start(&module, guest, reach).and_then(|()| seat.run(work)));
+            seat.end();
+            thread.wait_for_a_guest();
+        };
+        let _ = jobs.send(Box::new(job));
+        received(answer).await
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
@@ -133,13 +153,17 @@ impl GuestThread {
             let _runtime = runtime.enter();
             let _ = done.send(work(seat));
         };
-        // A thread that is gone drops the job, and with it the other end of the answer.
         if let Some(thread) = &self.thread {
             let _ = thread.jobs.send(Box::new(job));
         }
-        // A panic of the engine ends its guest and its thread, and those only.
-        answer.await.unwrap_or_else(|_| Err(stop::failed("the engine failed")))
+        received(answer).await
     }
+}
+
+/// A panic of the engine ends its guest and its thread, and those only. A thread that is gone drops its jobs, and with
+/// them the other end of the answer.
+async fn received<T>(answer: oneshot::Receiver<Result<T, Stop>>) -> Result<T, Stop> {
+    answer.await.unwrap_or_else(|_| Err(stop::failed("the engine failed")))
 }
 
 impl Drop for GuestThread {

@@ -18,7 +18,7 @@ use crate::engine::{GuestConfig, Stop};
 pub(super) struct GuestState {
     pub(super) wasi: Wasi,
     host: Arc<HostContext>,
-    pub(super) cancel: CancellationToken,
+    pub(super) cancel: Option<CancellationToken>,
     /// There once the module's start function has returned.
     exports: Option<Exports>,
     /// The guest is inside an allocation that a host function waits for.
@@ -26,7 +26,6 @@ pub(super) struct GuestState {
 }
 
 /// What every host call needs, looked up once.
-#[derive(Clone)]
 struct Exports {
     instance: Instance,
     memory: Option<Memory>,
@@ -35,13 +34,14 @@ struct Exports {
 
 impl GuestState {
     pub(super) fn new(config: GuestConfig) -> Self {
-        let GuestConfig { wasi, host, cancel } = config;
+        let GuestConfig { wasi, host, initializer: _, cancel } = config;
         Self { wasi: Wasi::new(wasi), host, cancel, exports: None, allocating: false }
     }
 
     /// The guest's turn is over: it ends here if it was cancelled, and goes on once others had theirs.
     pub(super) fn on_epoch(&self) -> wasmtime::Result<UpdateDeadline> {
-        if self.cancel.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Yield(1)) }
+        let cancelled = self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled);
+        if cancelled { Err(Stop::Cancelled.into()) } else { Ok(UpdateDeadline::Yield(1)) }
     }
 }
 
@@ -133,11 +133,16 @@ impl Guest for RunningGuest<'_> {
     type Error = wasmtime::Error;
 
     async fn allocate(&mut self, align: u32, size: GuestLen) -> wasmtime::Result<GuestPtr> {
-        let realloc = self.store.data().exports.as_ref().and_then(|exports| exports.realloc.clone());
+        // To share a function's type costs more than to lend it.
+        let realloc = self.store.data_mut().exports.as_mut().and_then(|exports| exports.realloc.take());
         let realloc = realloc.ok_or_else(|| Stop::missing_export("cabi_realloc"))?;
         self.store.data_mut().allocating = true;
         let address = realloc.call_async(self.store.as_context_mut(), (0, 0, align, size.0)).await;
-        self.store.data_mut().allocating = false;
+        let state = self.store.data_mut();
+        state.allocating = false;
+        if let Some(exports) = &mut state.exports {
+            exports.realloc = Some(realloc);
+        }
         Ok(GuestPtr(address?))
     }
 }

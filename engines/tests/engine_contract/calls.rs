@@ -26,6 +26,7 @@ for_every_engine! {
     a_handler_gets_the_request_and_its_response_is_taken,
     a_handler_can_call_the_host,
     what_one_call_connected_to_serves_the_next_guest,
+    an_initializer_comes_before_the_call_and_may_exit_with_0,
     a_response_outside_memory_is_a_trap,
     each_instance_has_its_own_memory,
     an_engine_fits_its_own_artifacts_only,
@@ -227,6 +228,38 @@ async fn serve(mut connection: TcpStream, mut questions: Receiver<Question>) {
     while let Some(question) = questions.recv().await {
         connection.write_u8(b'!').await.unwrap();
         question.send(connection.read_u8().await.unwrap()).unwrap();
+    }
+}
+
+async fn an_initializer_comes_before_the_call_and_may_exit_with_0(engine: &dyn Engine) {
+    let exit = |code: u32| format!("(call $proc_exit (i32.const {code}))");
+    let exited = |code| move |ended: &Result<(), Stop>| matches!(ended, Err(Stop::Exit(stop)) if *stop == code);
+    let trapped =
+        |ended: &Result<(), Stop>| matches!(ended, Err(Stop::Trap(trap)) if trap.kind == TrapKind::Unreachable);
+    let endings: [(_, &dyn Fn(&Result<(), Stop>) -> bool); 4] = [
+        (String::new(), &Result::is_ok),
+        (exit(0), &Result::is_ok),
+        (exit(3), &exited(3)),
+        ("unreachable".to_owned(), &trapped),
+    ];
+    // A handler that finds anything but one initialization exits.
+    let handler = handler("(call $ok (i32.ne (global.get $initialized) (i32.const 1)))");
+    let handler = handler.replace(r#"(func (export "_start"))"#, "");
+    for (ending, expected) in endings {
+        let initializer = format!(
+            r#"(global $initialized (mut i32) (i32.const 0))
+               (func (export "_start")
+                 (global.set $initialized (i32.add (global.get $initialized) (i32.const 1))) {ending})"#
+        );
+        let guest = Guest::with_wasi(engine, format!("{handler} {initializer}"));
+        for _ in 0..3 {
+            let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (Request::default(),));
+            let ended = guest.initialize(Some(&mut call)).await;
+            assert!(expected(&ended), "{ending}: {ended:?}");
+            assert_eq!(call.into_result().is_some(), ended.is_ok(), "{ending}");
+            let ended = guest.initialize(None).await;
+            assert!(expected(&ended), "{ending}: {ended:?}");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engines::engine::{Engine, GuestConfig, Instance, Module, Preopen, Stop, Trap, WasiConfig, compile_and_load};
+use host_abi::canonical::ExportCall;
 use host_abi::error::Error;
 use host_abi::host_functions::HostContext;
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, SetRequest, StateStore};
@@ -109,10 +110,23 @@ impl Guest {
         self
     }
 
-    pub(crate) async fn instantiate(&self) -> Result<Box<dyn Instance>, Stop> {
+    fn config(&self) -> GuestConfig {
         let host = HostContext { state_stores: self.host.state_stores.clone(), ..HostContext::default() };
         let wasi = Arc::new(self.wasi.clone());
-        self.module.instantiate(GuestConfig { wasi, host: Arc::new(host), cancel: self.cancel.clone() }).await
+        GuestConfig { wasi, host: Arc::new(host), initializer: None, cancel: Some(self.cancel.clone()) }
+    }
+
+    pub(crate) async fn instantiate(&self) -> Result<Box<dyn Instance>, Stop> {
+        self.module.instantiate(self.config()).await
+    }
+
+    /// Makes a call in a new instance, or only the instance, after `_start`.
+    pub(crate) async fn initialize(&self, call: Option<&mut dyn ExportCall>) -> Result<(), Stop> {
+        let config = GuestConfig { initializer: Some("_start"), ..self.config() };
+        match call {
+            Some(call) => self.module.call_once(config, call).await,
+            None => self.module.instantiate(config).await.map(drop),
+        }
     }
 
     /// Runs `_start` in a new instance.

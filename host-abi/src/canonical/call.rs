@@ -33,7 +33,7 @@ pub trait GuestExports: Guest {
 /// A call of an exported function, its types hidden from the engine that makes it.
 pub trait ExportCall: Send {
     /// The export's name, such as `dapr:http/http-handler#handle-http-request`.
-    fn export(&self) -> &str;
+    fn export(&self) -> &'static str;
 
     /// Takes the parameters; called once.
     fn lower(&mut self) -> Lowered;
@@ -48,10 +48,10 @@ pub trait ExportCall: Send {
 /// Makes the call: lowers and places the parameters, calls, lifts the result, and lets the guest free it
 /// through `cabi_post_…` where it exports that.
 pub async fn call_export<G: GuestExports>(guest: &mut G, call: &mut dyn ExportCall) -> Result<(), G::Error> {
-    let export = call.export().to_owned();
-    let params = call.lower().place(guest, None, &export).await?;
-    let result = guest.call(&export, &params).await?;
-    call.lift(guest, result).map_err(|error| error.inside("result").of_function(&export))?;
+    let export = call.export();
+    let params = call.lower().place(guest, None, export).await?;
+    let result = guest.call(export, &params).await?;
+    call.lift(guest, result).map_err(|error| error.inside("result").of_function(export))?;
     let post_return = format!("cabi_post_{export}");
     if guest.has_function(&post_return) {
         guest.call(&post_return, result.as_slice()).await?;
@@ -90,7 +90,7 @@ impl<P: Lower, R: Lift> TypedCall<P, R> {
 }
 
 impl<P: Lower + Send + 'static, R: Lift + Send + 'static> ExportCall for TypedCall<P, R> {
-    fn export(&self) -> &str {
+    fn export(&self) -> &'static str {
         self.export
     }
 

@@ -6,7 +6,7 @@ pub mod http;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use engines::engine::{GuestConfig, Instance, Module, Stop, WasiConfig};
+use engines::engine::{GuestConfig, Module, WasiConfig};
 use engines::module_info::ModuleInfo;
 use futures::future::select_all;
 use host_abi::host_functions::HostContext;
@@ -17,7 +17,6 @@ use rustix::thread::sched_getaffinity;
 use tokio::net::TcpSocket;
 use tokio::runtime::{self, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
-use tokio_util::sync::CancellationToken;
 
 use super::container_config::Trigger;
 use crate::idle_memory::give_back_once_settled;
@@ -34,7 +33,7 @@ pub struct Guests {
     pub module: Arc<dyn Module>,
     pub host: Arc<HostContext>,
     pub wasi: Arc<WasiConfig>,
-    /// The export to run in a new instance before its handler is called; see [`initializer`].
+    /// Of instances whose handler is called; see [`initializer`].
     pub initializer: Option<&'static str>,
 }
 
@@ -45,9 +44,10 @@ pub fn initializer(module: &ModuleInfo) -> Option<&'static str> {
 }
 
 impl Guests {
-    async fn instantiate(&self, cancel: CancellationToken) -> Result<Box<dyn Instance>, Stop> {
+    /// For one instance.
+    fn config(&self) -> GuestConfig {
         let (wasi, host) = (Arc::clone(&self.wasi), Arc::clone(&self.host));
-        self.module.instantiate(GuestConfig { wasi, host, cancel }).await
+        GuestConfig { wasi, host, initializer: None, cancel: None }
     }
 }
 

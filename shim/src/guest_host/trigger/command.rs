@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engines::engine::Stop;
+use engines::engine::{GuestConfig, Stop};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,6 @@ pub(super) async fn run(
 }
 
 async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), Stop> {
-    let mut instance = guests.instantiate(cancel).await?;
-    instance.run(&function).await
+    let guest = GuestConfig { cancel: Some(cancel), ..guests.config() };
+    guests.module.instantiate(guest).await?.run(&function).await
 }

@@ -1,10 +1,9 @@
 //! The instances that answer requests.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engines::engine::{Instance, Stop};
+use engines::engine::{GuestConfig, Instance, Stop};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Request, Response};
-use tokio_util::sync::CancellationToken;
 
 use super::options::Instances;
 use crate::guest_host::trigger::Guests;
@@ -23,34 +22,27 @@ impl Handlers {
 
     /// Has a guest answer. An instance that fails, or whose answer nobody waits for any more, is gone.
     pub(super) async fn handle(&self, request: Request) -> Result<Response, Stop> {
-        let mut instance = match self.take_idle() {
-            Some(instance) => instance,
-            None => self.start().await?,
-        };
         let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request,));
-        instance.call(&mut call).await?;
-        if self.instances == Instances::Reuse {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        match self.instances {
+            Instances::Fresh => self.guests.module.call_once(self.config(), &mut call).await?,
+            Instances::Reuse => {
+                let idle = self.idle().pop();
+                let mut instance = match idle {
+                    Some(instance) => instance,
+                    None => self.guests.module.instantiate(self.config()).await?,
+                };
+                instance.call(&mut call).await?;
+                self.idle().push(instance);
+            }
         }
         Ok(call.into_result().unwrap_or_default())
     }
 
-    fn take_idle(&self) -> Option<Box<dyn Instance>> {
-        match self.instances {
-            Instances::Fresh => None,
-            Instances::Reuse => self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop(),
-        }
+    fn config(&self) -> GuestConfig {
+        GuestConfig { initializer: self.guests.initializer, ..self.guests.config() }
     }
 
-    async fn start(&self) -> Result<Box<dyn Instance>, Stop> {
-        let mut instance = self.guests.instantiate(CancellationToken::new()).await?;
-        if let Some(initializer) = self.guests.initializer {
-            match instance.run(initializer).await {
-                // A guest whose `_start` ends in `proc_exit(0)` is initialized all the same.
-                Ok(()) | Err(Stop::Exit(0)) => {}
-                Err(stop) => return Err(stop),
-            }
-        }
-        Ok(instance)
+    fn idle(&self) -> MutexGuard<'_, Vec<Box<dyn Instance>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
