@@ -189,7 +189,7 @@ impl Outline {
 /// by the engine that links them.
 fn known_functions() -> BTreeMap<(&'static str, &'static str), Option<String>> {
     let wasi = WASI_FUNCTIONS.iter().map(|name| ((WASI, *name), None));
-    let dapr = host_functions().into_iter().map(|function| {
+    let dapr = host_functions().iter().map(|function| {
         let signature = &function.signature;
         let text = signature_text(signature.params.iter().map(core_name), signature.results.iter().map(core_name));
         ((function.interface, function.name), Some(text))
@@ -198,7 +198,7 @@ fn known_functions() -> BTreeMap<(&'static str, &'static str), Option<String>> {
 }
 
 fn known_imports() -> String {
-    let dapr = host_functions().into_iter().map(|function| format!("{}.{}", function.interface, function.name));
+    let dapr = host_functions().iter().map(|function| format!("{}.{}", function.interface, function.name));
     std::iter::once(format!("{WASI}.*")).chain(dapr).collect::<Vec<_>>().join(", ")
 }
 

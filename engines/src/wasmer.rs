@@ -16,7 +16,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
-use host_abi::host_functions::{HostFunction, host_functions};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact_cache::Artifact;
@@ -63,9 +62,8 @@ impl Engine for Wasmer {
             // SAFETY: this function's own contract.
             let module = unsafe { wasmer::Module::deserialize_unchecked(&engine, artifact.map()?) }?;
             let wasi = SharedWasi::new(&engine);
-            let host_functions = host_functions().into_iter().map(Arc::new).collect();
             let code = signal::code(&module);
-            let module = Arc::new(LoadedModule { engine, module, code, wasi, host_functions });
+            let module = Arc::new(LoadedModule { engine, module, code, wasi });
             // Linking is tried out, so that a wrong import shows before any guest is started.
             LinkedStore::new(&module)?;
             Ok(module)
@@ -82,7 +80,6 @@ struct LoadedModule {
     /// Its native code.
     code: Range<usize>,
     wasi: SharedWasi,
-    host_functions: Vec<Arc<HostFunction>>,
 }
 
 struct SharedModule(Arc<LoadedModule>);

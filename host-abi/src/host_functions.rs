@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
@@ -56,7 +56,12 @@ fn find<'a, C: ?Sized>(kind: &str, components: &'a BTreeMap<String, Arc<C>>, nam
 }
 
 /// Every host function there is.
-pub fn host_functions() -> Vec<HostFunction> {
+pub fn host_functions() -> &'static [HostFunction] {
+    static HOST_FUNCTIONS: LazyLock<Vec<HostFunction>> = LazyLock::new(table);
+    &HOST_FUNCTIONS
+}
+
+fn table() -> Vec<HostFunction> {
     const STATE: &str = "dapr:state/state-interface";
     const STORE: &str = "dapr:state/state-store";
     const SECRETS: &str = "dapr:secrets/secret-store";
@@ -169,7 +174,7 @@ async fn send(host: Arc<HostContext>, (request,): (Request,)) -> Result<Response
 }
 
 type Pending = Pin<Box<dyn Future<Output = Lowered> + Send>>;
-type Begin = dyn Fn(&Arc<HostContext>, &dyn GuestMemory, &[CoreValue]) -> Result<Pending, AbiError> + Send + Sync;
+type Begin = dyn Fn(Arc<HostContext>, &dyn GuestMemory, &[CoreValue]) -> Result<Pending, AbiError> + Send + Sync;
 
 /// A function that guests import, its types hidden from the engine that binds it.
 pub struct HostFunction {
@@ -200,7 +205,7 @@ impl HostFunction {
         F: Future<Output = R> + Send + 'static,
     {
         let result_in_memory = R::FLAT_LEN > MAX_FLAT_RESULTS;
-        let begin = move |host: &Arc<HostContext>, memory: &dyn GuestMemory, arguments: &[CoreValue]| {
+        let begin = move |host: Arc<HostContext>, memory: &dyn GuestMemory, arguments: &[CoreValue]| {
             let mut source = Source::new(memory);
             let params = P::lift_params(&mut source, param_names, arguments)?;
             if result_in_memory {
@@ -208,7 +213,7 @@ impl HostFunction {
                 let check = source.check(address, u64::from(R::SIZE), R::ALIGN);
                 check.map_err(|fault| AbiError::from(fault).inside("result"))?;
             }
-            let work = handler(Arc::clone(host), params);
+            let work = handler(host, params);
             Ok(Box::pin(async move { Lowered::result(work.await) }) as Pending)
         };
         Self {
@@ -229,7 +234,7 @@ impl HostFunction {
     /// The guest broke the ABI, or its allocator trapped. What a component answers is a result, not an error.
     pub async fn call<G: Guest>(
         &self,
-        host: &Arc<HostContext>,
+        host: Arc<HostContext>,
         guest: &mut G,
         arguments: &[CoreValue],
     ) -> Result<Option<CoreValue>, G::Error> {
@@ -243,7 +248,7 @@ impl HostFunction {
     /// The guest broke the ABI.
     pub fn begin(
         &self,
-        host: &Arc<HostContext>,
+        host: Arc<HostContext>,
         memory: &dyn GuestMemory,
         arguments: &[CoreValue],
     ) -> Result<BegunCall, AbiError> {

@@ -37,12 +37,12 @@ proptest! {
         memory in memory(),
         allocations in allocations(),
     ) {
-        let function = host_functions().remove(function);
+        let function = &host_functions()[function];
         let arguments = core_values(&function.signature.params, &words);
         let size = memory.0 as u64;
         let mut guest = hostile_guest(memory, allocations);
         let host = Arc::new(TestHost { get: Ok(stored()), ..TestHost::new() });
-        let (result, held) = heap::most_held(|| call_import(&function, &host, &mut guest, &arguments));
+        let (result, held) = heap::most_held(|| call_import(function, &host, &mut guest, &arguments));
         let answers = host.asked.lock().unwrap().len() as u64 * ANSWER;
         prop_assert!(held <= size + answers + OVERHEAD, "{held} bytes for a guest of {size} and {answers}");
         if let Err(error) = result {
@@ -83,9 +83,9 @@ proptest! {
         arguments in vec(any_core_value(), 0..16),
         memory in memory(),
     ) {
-        let function = host_functions().remove(function);
+        let function = &host_functions()[function];
         let mut guest = hostile_guest(memory, vec![None]);
-        let _ = call_import(&function, &Arc::new(TestHost::new()), &mut guest, &arguments);
+        let _ = call_import(function, &Arc::new(TestHost::new()), &mut guest, &arguments);
     }
 }
 
@@ -108,13 +108,13 @@ fn errors_name_the_function_the_argument_and_the_fault() {
         arguments[index] = CoreValue::I32(value);
         let host = Arc::new(TestHost::new());
         let trap =
-            call_import(&host_function("/state-interface.get"), &host, &mut TestGuest::new(memory, grow), &arguments);
+            call_import(host_function("/state-interface.get"), &host, &mut TestGuest::new(memory, grow), &arguments);
         assert_eq!(trap.unwrap_err().to_string(), format!("dapr:state/state-interface.get: {expected}"));
     }
     let (memory, arguments) = well_formed_get();
     let host = Arc::new(TestHost::new());
     let answer =
-        call_import(&host_function("/state-interface.get"), &host, &mut TestGuest::new(memory, grow), &arguments);
+        call_import(host_function("/state-interface.get"), &host, &mut TestGuest::new(memory, grow), &arguments);
     assert_eq!(answer, Ok(None), "what the traps above start from");
 }
 
@@ -136,7 +136,7 @@ fn a_result_pointer_outside_memory_traps_before_anyone_is_asked() {
         for (address, asked) in [(PAGE - 8, 0), (2, 0), (u32::MAX, 0), (0x400, 1)] {
             arguments[result] = CoreValue::I32(address);
             let host = Arc::new(TestHost::new());
-            let returned = call_import(&function, &host, &mut TestGuest::new(memory.clone(), grow), &arguments);
+            let returned = call_import(function, &host, &mut TestGuest::new(memory.clone(), grow), &arguments);
             // A bulk operation on nothing asks nothing; the one on secrets names none.
             let asks_nothing = name.starts_with("bulk") && function.interface == "dapr:state/state-store";
             let questions = if asks_nothing { 0 } else { asked };
@@ -152,7 +152,7 @@ fn parameters_in_memory_are_named_like_those_in_core_values() {
         let arguments = [CoreValue::I32(parameters), CoreValue::I32(0x400)];
         let host = Arc::new(TestHost::new());
         let trap =
-            call_import(&host_function("/state-interface.set"), &host, &mut TestGuest::new(memory, grow), &arguments);
+            call_import(host_function("/state-interface.set"), &host, &mut TestGuest::new(memory, grow), &arguments);
         assert!(host.asked.lock().unwrap().is_empty());
         trap.unwrap_err().to_string()
     };
@@ -220,7 +220,7 @@ fn an_allocator_that_answers_nonsense_is_named() {
         let (memory, arguments) = well_formed_get();
         let host = Arc::new(TestHost { get: Ok(stored()), ..TestHost::new() });
         let mut guest = TestGuest::new(memory, move |_, _, _| address);
-        let trap = call_import(&host_function("/state-interface.get"), &host, &mut guest, &arguments);
+        let trap = call_import(host_function("/state-interface.get"), &host, &mut guest, &arguments);
         assert_eq!(trap.unwrap_err().to_string(), format!("dapr:state/state-interface.get: cabi_realloc: {expected}"));
     }
     let mut guest = TestGuest::new(vec![0; PAGE as usize], |_, align, _| align + 1);
@@ -238,7 +238,7 @@ fn an_allocator_that_answers_null_harms_only_its_guest() {
     let (memory, arguments) = well_formed_get();
     let host = Arc::new(TestHost { get: Ok(stored()), ..TestHost::new() });
     let mut guest = TestGuest::new(memory, |_, _, _| 0);
-    assert_eq!(call_import(&host_function("/state-interface.get"), &host, &mut guest, &arguments), Ok(None));
+    assert_eq!(call_import(host_function("/state-interface.get"), &host, &mut guest, &arguments), Ok(None));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn memory_that_grows_while_a_result_is_placed_is_used() {
     let (memory, arguments) = well_formed_get();
     let host = Arc::new(TestHost { get: Ok(stored()), ..TestHost::new() });
     let mut guest = TestGuest::new(memory, grow);
-    assert_eq!(call_import(&host_function("/state-interface.get"), &host, &mut guest, &arguments), Ok(None));
+    assert_eq!(call_import(host_function("/state-interface.get"), &host, &mut guest, &arguments), Ok(None));
     assert!(guest.memory.len() > PAGE as usize);
     let answer = Result::<GetResponse, String>::load(&mut Source::new(&guest), GuestPtr(0x400));
     assert_eq!(answer, Ok(Ok(stored())));
@@ -300,7 +300,7 @@ fn the_name_of_a_store_is_not_repeated_at_any_length() {
     memory.reserve(PAGE as usize);
     let mut guest = TestGuest::new(memory, grow);
     let (answer, held) =
-        heap::most_held(|| call_import(&host_function("/state-interface.get"), &host, &mut guest, &arguments));
+        heap::most_held(|| call_import(host_function("/state-interface.get"), &host, &mut guest, &arguments));
     assert_eq!(answer, Ok(None));
     assert!(held <= size + OVERHEAD, "{held} bytes");
 }
@@ -366,7 +366,7 @@ fn call_import(
     guest: &mut TestGuest,
     arguments: &[CoreValue],
 ) -> Result<Option<CoreValue>, AbiError> {
-    finish(function.call(&context(host), guest, arguments))
+    finish(function.call(context(host), guest, arguments))
 }
 
 /// A page of memory and the arguments of a `get` in it that is answered: store `state` at 0x100, key at 0x110,

@@ -367,7 +367,7 @@ fn import<R: Lift>(name: &str, host: TestHost, params: impl Lower) -> (Vec<Asked
         let mut arguments = Lowered::params(params).place(&mut guest, None, "test").await.unwrap();
         let result = guest.allocate(R::ALIGN, GuestLen(R::SIZE)).await.unwrap();
         arguments.push(CoreValue::I32(result.0));
-        let returned = host_function(name).call(&context(&host), &mut guest, &arguments).await;
+        let returned = host_function(name).call(context(&host), &mut guest, &arguments).await;
         assert_eq!(returned, Ok(None));
         R::load(&mut Source::new(&guest), result).unwrap()
     });

@@ -25,10 +25,10 @@ const CORE_MODULE: ManglingAndAbi = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
 fn the_table_is_what_both_worlds_import() {
     let wit = Wit::of_the_crate();
     let table: BTreeMap<_, _> = host_functions()
-        .into_iter()
+        .iter()
         .map(|function| {
             let import = (function.interface.to_owned(), function.name.to_owned());
-            (import, (function.param_names.join(" "), function.signature))
+            (import, (function.param_names.join(" "), function.signature.clone()))
         })
         .collect();
     for world in ["command-guest", "http-guest"] {
@@ -55,9 +55,9 @@ fn a_guest_frees_a_response_under_the_name_the_wit_gives_it() {
 fn the_original_signatures_never_change() {
     use CoreType::I32;
     let signature = |name: &str| {
-        let mut original = host_functions().into_iter().filter(|function| function.interface == STATE_INTERFACE);
+        let mut original = host_functions().iter().filter(|function| function.interface == STATE_INTERFACE);
         let function = original.find(|function| function.name == name).unwrap();
-        (function.signature.params, function.signature.results)
+        (function.signature.params.clone(), function.signature.results.clone())
     };
     assert_eq!(signature("get"), (vec![I32; 9], vec![]));
     assert_eq!(signature("set"), (vec![I32; 2], vec![]));

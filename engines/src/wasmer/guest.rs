@@ -52,7 +52,7 @@ pub(super) fn link(
     store: &mut impl AsStoreMut,
     imports: &mut Imports,
     state: &FunctionEnv<GuestState>,
-    function: &Arc<HostFunction>,
+    function: &'static HostFunction,
 ) {
     let (interface, name) = (function.interface, function.name);
     imports.define(
@@ -63,13 +63,12 @@ pub(super) fn link(
 }
 
 /// For functions of any type.
-fn import(store: &mut impl AsStoreMut, state: &FunctionEnv<GuestState>, function: &Arc<HostFunction>) -> Function {
+fn import(store: &mut impl AsStoreMut, state: &FunctionEnv<GuestState>, function: &'static HostFunction) -> Function {
     let core = |types: &[CoreType]| types.iter().copied().map(value_type).collect::<Vec<_>>();
     let signature = FunctionType::new(core(&function.signature.params), core(&function.signature.results));
-    let function = Arc::clone(function);
     Function::new_with_env(store, state, signature, move |env, params| {
         let arguments = params.iter().map(core_value).collect::<Option<Arguments>>().unwrap_or_default();
-        Ok(serve(&function, env, &arguments)?.map(value).into_iter().collect())
+        Ok(serve(function, env, &arguments)?.map(value).into_iter().collect())
     })
 }
 
@@ -77,19 +76,18 @@ fn import(store: &mut impl AsStoreMut, state: &FunctionEnv<GuestState>, function
 fn typed_import(
     store: &mut impl AsStoreMut,
     state: &FunctionEnv<GuestState>,
-    function: &Arc<HostFunction>,
+    function: &'static HostFunction,
 ) -> Option<Function> {
     let Signature { params, results } = &function.signature;
     if !results.is_empty() || params.iter().any(|param| *param != CoreType::I32) {
         return None;
     }
-    let function = Arc::clone(function);
     macro_rules! by_arity {
         ($($arity:literal: $($argument:ident)+;)+) => {
             match params.len() {
                 $($arity => {
                     let import = move |env: FunctionEnvMut<'_, GuestState>, $($argument: u32),+| {
-                        serve(&function, env, &[$(CoreValue::I32($argument)),+]).map(drop)
+                        serve(function, env, &[$(CoreValue::I32($argument)),+]).map(drop)
                     };
                     Some(Function::new_typed_with_env(store, state, import))
                 })+
@@ -131,7 +129,7 @@ fn serve(
     }
     let (host, cancel) = (Arc::clone(host), cancel.clone());
     let mut guest = RunningGuest { env };
-    let mut call = pin!(function.call(&host, &mut guest, arguments));
+    let mut call = pin!(function.call(host, &mut guest, arguments));
     // Most stores in memory answer at once.
     let result = call.as_mut().now_or_never().unwrap_or_else(|| {
         Handle::current().block_on(cancel.run_until_cancelled(call)).unwrap_or(Err(Stop::Cancelled))

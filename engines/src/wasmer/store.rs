@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use host_abi::canonical::GuestExports as _;
+use host_abi::host_functions::host_functions;
 use wasmer::sys::vm::{
     StoreObject, StoreObjects, VMExceptionObj, VMExternObj, VMFunction, VMFunctionEnvironment, VMGlobal, VMInstance,
     VMMemory, VMTable, VMTag,
@@ -43,7 +44,7 @@ impl LinkedStore {
         let wasi = WasiFunctionEnv::new(&mut store, wasi::nobody(&module.wasi)?);
         let state = FunctionEnv::new(&mut store, GuestState::default());
         let mut known = wasi::imports(&mut store, &wasi);
-        for function in &module.host_functions {
+        for function in host_functions() {
             guest::link(&mut store, &mut known, &state, function);
         }
         let imports = module.module.imports().map(|import| {

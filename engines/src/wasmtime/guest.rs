@@ -68,14 +68,11 @@ impl ExportPlaces {
 }
 
 /// Defines a host function as an import.
-pub(super) fn link(linker: &mut Linker<GuestState>, function: HostFunction) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<GuestState>, function: &'static HostFunction) -> wasmtime::Result<()> {
     let core = |types: &[CoreType]| types.iter().copied().map(value_type).collect::<Vec<_>>();
     let signature = FuncType::new(linker.engine(), core(&function.signature.params), core(&function.signature.results));
-    let (interface, name) = (function.interface, function.name);
-    let function = Arc::new(function);
-    linker.func_new_async(interface, name, signature, move |mut caller, params, results| {
-        let function = Arc::clone(&function);
-        let begun = begin(caller.as_context_mut(), &function, params);
+    linker.func_new_async(function.interface, function.name, signature, move |mut caller, params, results| {
+        let begun = begin(caller.as_context_mut(), function, params);
         Box::new(async move {
             let mut guest = RunningGuest { store: caller.as_context_mut() };
             let result = function.finish(begun?, &mut guest).await?;
@@ -99,7 +96,7 @@ fn begin(
     }
     let host = Arc::clone(&state.host);
     let arguments = params.iter().map(core_value).collect::<Option<Arguments>>().unwrap_or_default();
-    Ok(function.begin(&host, &RunningGuest { store }, &arguments)?)
+    Ok(function.begin(host, &RunningGuest { store }, &arguments)?)
 }
 
 /// A guest inside a call of its own, or between calls.

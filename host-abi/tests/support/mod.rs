@@ -129,9 +129,9 @@ pub(crate) fn context(host: &Arc<TestHost>) -> Arc<HostContext> {
 }
 
 /// By `interface.name`, without the package.
-pub(crate) fn host_function(import: &str) -> HostFunction {
-    let is_meant = |function: &HostFunction| format!("{}.{}", function.interface, function.name).ends_with(import);
-    host_functions().into_iter().find(is_meant).unwrap()
+pub(crate) fn host_function(import: &str) -> &'static HostFunction {
+    let is_meant = |function: &&HostFunction| format!("{}.{}", function.interface, function.name).ends_with(import);
+    host_functions().iter().find(is_meant).unwrap()
 }
 
 #[async_trait]
