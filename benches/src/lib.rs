@@ -10,14 +10,9 @@ use std::{env, fs};
 
 use engines::engine::{Engine, GuestConfig, Instance, Module, WasiConfig};
 use host_abi::host_functions::HostContext;
-use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 
 pub use large_module::large_module;
-
-/// As the guest host has it.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How often [`STATE_GETS`] asks.
 pub const GETS: u32 = 1000;
