@@ -173,7 +173,8 @@ async fn send(host: Arc<HostContext>, (request,): (Request,)) -> Result<Response
     }
 }
 
-type Pending = Pin<Box<dyn Future<Output = Lowered> + Send>>;
+/// A future that holds a result by its address is small enough for the fast part of the C library's allocator.
+type Pending = Pin<Box<dyn Future<Output = Box<Lowered>> + Send>>;
 type Begin = dyn Fn(Arc<HostContext>, &dyn GuestMemory, &[CoreValue]) -> Result<Pending, AbiError> + Send + Sync;
 
 /// A function that guests import, its types hidden from the engine that binds it.
@@ -214,7 +215,7 @@ impl HostFunction {
                 check.map_err(|fault| AbiError::from(fault).inside("result"))?;
             }
             let work = handler(host, params);
-            Ok(Box::pin(async move { Lowered::result(work.await) }) as Pending)
+            Ok(Box::pin(async move { Box::new(Lowered::result(work.await)) }) as Pending)
         };
         Self {
             interface,

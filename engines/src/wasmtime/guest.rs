@@ -120,6 +120,12 @@ impl GuestMemory for RunningGuest<'_> {
         memory.read(self.store.as_context(), address.0 as usize, into).map_err(|_| OutOfBounds)
     }
 
+    fn copy(&self, address: GuestPtr, length: GuestLen) -> Result<Vec<u8>, OutOfBounds> {
+        let memory = self.memory().ok_or(OutOfBounds)?.data(&self.store);
+        let range = memory.get(address.0 as usize..).and_then(|rest| rest.get(..length.0 as usize));
+        range.map(<[u8]>::to_vec).ok_or(OutOfBounds)
+    }
+
     fn write(&mut self, address: GuestPtr, bytes: &[u8]) -> Result<(), OutOfBounds> {
         let memory = self.memory().ok_or(OutOfBounds)?;
         memory.write(self.store.as_context_mut(), address.0 as usize, bytes).map_err(|_| OutOfBounds)

@@ -51,16 +51,11 @@ impl<'a> Source<'a> {
     }
 
     fn bytes(&mut self, address: GuestPtr, length: GuestLen) -> Result<Vec<u8>, AbiError> {
-        let length = u64::from(length.0);
-        self.check(address, length, 1)?;
-        self.spend(length)?;
-        let mut bytes = vec![0; length as usize];
-        self.memory.read(address, &mut bytes).map_err(|_| Fault::OutOfBounds {
-            address,
-            bytes: length,
-            memory: self.size,
-        })?;
-        Ok(bytes)
+        let bytes = u64::from(length.0);
+        self.check(address, bytes, 1)?;
+        self.spend(bytes)?;
+        let copy = self.memory.copy(address, length);
+        Ok(copy.map_err(|_| Fault::OutOfBounds { address, bytes, memory: self.size })?)
     }
 }
 

@@ -36,6 +36,14 @@ pub trait GuestMemory {
     /// Fills `into` from `address` on.
     fn read(&self, address: GuestPtr, into: &mut [u8]) -> Result<(), OutOfBounds>;
 
+    /// Reads `length` bytes, which the caller knows to be in memory. Who has the memory as a slice need not fill the
+    /// copy with zeros first.
+    fn copy(&self, address: GuestPtr, length: GuestLen) -> Result<Vec<u8>, OutOfBounds> {
+        let mut bytes = vec![0; length.0 as usize];
+        self.read(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes `bytes` from `address` on.
     fn write(&mut self, address: GuestPtr, bytes: &[u8]) -> Result<(), OutOfBounds>;
 }
