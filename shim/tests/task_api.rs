@@ -144,3 +144,24 @@ fn a_terminal_larger_than_there_are_is_refused() {
     assert_eq!(refusal(resize(1 << 16)).0, Code::INVALID_ARGUMENT);
     resize(80).expect("nothing to do for a guest without a terminal");
 }
+
+#[test]
+fn a_process_that_is_none_is_refused_with_the_reason_and_the_guest_goes_on() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let with_arguments = |arguments| serde_json::json!({"args": arguments, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let processes = [
+        ("text", serde_json::json!("not a process"), "the process is not one of OCI's: invalid type: string"),
+        ("number", with_arguments(serde_json::json!(3)), "the process is not one of OCI's: invalid type: integer `3`"),
+        ("nothing", with_arguments(serde_json::json!([])), "its arguments are empty"),
+    ];
+    for (exec_id, process, reason) in processes {
+        node.add_process("guest", exec_id, &process).expect("what is wrong shows when it is started");
+        let (_, message) = node.start_exec("guest", exec_id).expect_err("no process");
+        assert!(message.contains(reason), "{exec_id}: {message}");
+    }
+    node.add_exec("guest", "after", &["/hello.wasm"]).expect("a process to start");
+    node.start_exec("guest", "after").expect("a process");
+    assert_eq!(node.end("guest", "SIGTERM"), 143);
+    node.assert_nothing_left();
+}
