@@ -133,7 +133,7 @@ impl LinkedModule {
         let instance = guest.until_cancelled(instantiate).await?;
         self.exports.bind(&mut guest.store, instance);
         if let Some(initializer) = initializer {
-            initialized(guest.run_export(initializer).await)?;
+            initialized(guest.run(initializer).await)?;
         }
         Ok(guest)
     }
@@ -164,11 +164,6 @@ impl StartedInstance {
         }
     }
 
-    async fn run_export(&mut self, export: &str) -> Result<(), Stop> {
-        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
-        Ok(())
-    }
-
     async fn make(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
         self.until_cancelled(async |mut guest| call_export(&mut guest, call).await).await
     }
@@ -177,7 +172,8 @@ impl StartedInstance {
 #[async_trait]
 impl Instance for StartedInstance {
     async fn run(&mut self, export: &str) -> Result<(), Stop> {
-        self.run_export(export).await
+        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
+        Ok(())
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {

@@ -70,8 +70,9 @@ impl Thread {
         Ok(Self { id: thread.thread().id(), jobs })
     }
 
-    /// Ends here unless it is wanted.
-    fn wait_for_a_guest(self) {
+    /// Has the guest be gone, and waits for the next one, or ends if too many wait.
+    fn free(self, seat: &mut Seat) {
+        seat.end();
         let mut idle = idle();
         if idle.len() < MOST_IDLE {
             idle.push(self);
@@ -131,15 +132,13 @@ impl GuestThread {
         work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
         let thread = Thread::idle_or_new()?;
-        let (jobs, runtime) = (thread.jobs.clone(), Handle::current());
-        let (done, answer) = oneshot::channel();
-        let job = move |seat: &mut Seat| {
-            let _runtime = runtime.enter();
-            let _ = done.send(seat.start(&module, guest, reach).and_then(|()| seat.run(work)));
-            seat.end();
-            thread.wait_for_a_guest();
+        let jobs = thread.jobs.clone();
+        let work = move |seat: &mut Seat| {
+            seat.start(&module, guest, reach)?;
+            seat.run(work)
         };
-        let _ = jobs.send(Box::new(job));
+        let (job, answer) = job(Handle::current(), work, move |seat| thread.free(seat));
+        let _ = jobs.send(job);
         received(answer).await
     }
 
@@ -147,22 +146,34 @@ impl GuestThread {
         &self,
         work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
-        let (done, answer) = oneshot::channel();
-        let runtime = self.runtime.clone();
-        let job = move |seat: &mut Seat| {
-            let _runtime = runtime.enter();
-            let _ = done.send(work(seat));
-        };
+        let (job, answer) = job(self.runtime.clone(), work, |_| {});
         if let Some(thread) = &self.thread {
-            let _ = thread.jobs.send(Box::new(job));
+            let _ = thread.jobs.send(job);
         }
         received(answer).await
     }
 }
 
+type Answer<T> = oneshot::Receiver<Result<T, Stop>>;
+
+/// Work, what is left to do once its answer was sent, and where that arrives.
+fn job<T: Send + 'static>(
+    runtime: Handle,
+    work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
+    afterwards: impl FnOnce(&mut Seat) + Send + 'static,
+) -> (Job, Answer<T>) {
+    let (done, answer) = oneshot::channel();
+    let job = move |seat: &mut Seat| {
+        let _runtime = runtime.enter();
+        let _ = done.send(work(seat));
+        afterwards(seat);
+    };
+    (Box::new(job), answer)
+}
+
 /// A panic of the engine ends its guest and its thread, and those only. A thread that is gone drops its jobs, and with
 /// them the other end of the answer.
-async fn received<T>(answer: oneshot::Receiver<Result<T, Stop>>) -> Result<T, Stop> {
+async fn received<T>(answer: Answer<T>) -> Result<T, Stop> {
     answer.await.unwrap_or_else(|_| Err(stop::failed("the engine failed")))
 }
 
@@ -172,8 +183,7 @@ impl Drop for GuestThread {
         let (jobs, runtime) = (thread.jobs.clone(), self.runtime.clone());
         let free = move |seat: &mut Seat| {
             let _runtime = runtime.enter();
-            seat.end();
-            thread.wait_for_a_guest();
+            thread.free(seat);
         };
         let _ = jobs.send(Box::new(free));
     }
