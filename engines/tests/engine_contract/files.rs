@@ -168,7 +168,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
+        // wasmtime's WASI closes files in the background: one can still be open for a moment.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
     }
 }
 
