@@ -6,6 +6,7 @@ use std::env;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::thread;
 
 use benches::{guest, load};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use shim::guest_host::trigger::http::{HttpOptions, Instances, serve};
 use shim::guest_host::trigger::{Guests, initializer};
+use shim::guest_host::workers::Workers;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +66,7 @@ async fn with_guests(listener: TcpListener, engine: &str, instances: Instances) 
     let preopens = vec![Preopen { host: "/".into(), guest: "/".to_owned() }];
     let wasi = Arc::new(WasiConfig { preopens, ..WasiConfig::empty()? });
     let guests = Guests { module, host: Arc::default(), wasi, initializer };
-    serve(listener, guests, options, CancellationToken::new()).await;
+    let workers = Workers::start(thread::available_parallelism()?.get())?;
+    serve(listener, guests, options, workers, CancellationToken::new()).await;
     Ok(())
 }

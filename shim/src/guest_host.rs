@@ -23,6 +23,7 @@ mod program;
 mod rootfs;
 pub mod trigger;
 mod warm;
+pub mod workers;
 
 use std::env;
 use std::fs::File;

@@ -19,6 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use shim::guest_host::trigger::http::{HttpOptions, serve};
+use shim::guest_host::workers::Workers;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -86,7 +87,7 @@ impl Server {
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let (guests, stderr) = guest.into_guests();
-        let served = tokio::spawn(serve(listener, guests, options, shutdown.clone()));
+        let served = tokio::spawn(serve(listener, guests, options, Workers::start(WORKERS)?, shutdown.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { address, client, shutdown, served, stderr })
     }

@@ -110,7 +110,7 @@ impl ContainerExecutor {
         let module = unsafe { program.engine.load(&program.artifact) }?;
         let workers = trigger::workers(&program.config.trigger, spec)?;
         let guests = {
-            let _workers = workers.enter();
+            let _runtime = workers.runtime().enter();
             guests(program, module, spec)?
         };
         let ready = trigger::prepare(&program.config.trigger)?;
@@ -121,7 +121,7 @@ impl ContainerExecutor {
         };
         // The signals' own thread: this one.
         let supervisor = runtime::Builder::new_current_thread().enable_all().build()?;
-        supervisor.block_on(trigger::run(ready, guests, workers.handle(), started))
+        supervisor.block_on(trigger::run(ready, guests, workers, started))
     }
 }
 

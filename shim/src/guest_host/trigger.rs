@@ -15,10 +15,10 @@ use oci_spec::runtime::{LinuxCpu, Spec};
 use rustix::process::Signal;
 use rustix::thread::sched_getaffinity;
 use tokio::net::TcpSocket;
-use tokio::runtime::{self, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
 
 use super::container_config::Trigger;
+use super::workers::Workers;
 use crate::idle_memory::give_back_once_settled;
 use http::HttpOptions;
 
@@ -52,12 +52,12 @@ impl Guests {
 }
 
 /// The threads a trigger needs: one guest runs on one; requests use every core the container may use.
-pub(super) fn workers(trigger: &Trigger, spec: &Spec) -> std::io::Result<Runtime> {
+pub(super) fn workers(trigger: &Trigger, spec: &Spec) -> std::io::Result<Workers> {
     let threads = match trigger {
         Trigger::Command { .. } => 1,
         Trigger::Http { .. } => cores(spec, sched_getaffinity(None)?.count()),
     };
-    runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    Workers::start(threads)
 }
 
 /// How many cores a container keeps busy at its limit. `allowed` is how many its process may run on. That is no
@@ -96,7 +96,7 @@ pub(super) fn prepare(trigger: &Trigger) -> anyhow::Result<ReadyTrigger> {
 pub(super) async fn run(
     trigger: ReadyTrigger,
     guests: Guests,
-    workers: &Handle,
+    workers: Workers,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let signals = Signals::listen()?;

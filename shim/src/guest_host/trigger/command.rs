@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engines::engine::{GuestConfig, Stop};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Guests, Signals, TRAPPED};
+use crate::guest_host::workers::Workers;
 
 /// How long a guest that is told to stop may take to notice. Past it the process ends with the guest in it.
 const GRACE: Duration = Duration::from_millis(500);
@@ -16,14 +16,14 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) async fn run(
     function: String,
     guests: Guests,
-    workers: &Handle,
+    workers: Workers,
     mut signals: Signals,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let cancel = CancellationToken::new();
     let stderr = Arc::clone(&guests.wasi.stderr);
     started()?;
-    let mut guest = workers.spawn(run_guest(function, guests, cancel.clone()));
+    let mut guest = workers.runtime().spawn(run_guest(function, guests, cancel.clone()));
     let stopped = tokio::select! {
         stopped = &mut guest => stopped?,
         code = signals.next() => {

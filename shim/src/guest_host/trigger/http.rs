@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Guests, Signals};
+use crate::guest_host::workers::Workers;
 use connection::Protocols;
 use exchange::Server;
 pub use options::{HttpOptions, Instances};
@@ -31,17 +31,14 @@ pub(super) async fn run(
     socket: TcpSocket,
     guests: Guests,
     options: HttpOptions,
-    workers: &Handle,
+    workers: Workers,
     mut signals: Signals,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
-    let listener = {
-        let _workers = workers.enter();
-        socket.listen(BACKLOG)?
-    };
+    let listener = socket.listen(BACKLOG)?;
     started()?;
     let shutdown = CancellationToken::new();
-    let server = workers.spawn(serve(listener, guests, options, shutdown.clone()));
+    let server = tokio::spawn(serve(listener, guests, options, workers, shutdown.clone()));
     let code = signals.next().await;
     shutdown.cancel();
     tokio::select! {
@@ -52,14 +49,21 @@ pub(super) async fn run(
     Ok(code)
 }
 
-/// Answers requests until `shutdown` is cancelled and the requests in flight are answered.
-pub async fn serve(listener: TcpListener, guests: Guests, options: HttpOptions, shutdown: CancellationToken) {
-    let protocols = Protocols::new(&options);
-    let server = Arc::new(Server::new(guests, options));
+/// Answers requests until `shutdown` is cancelled and the requests in flight are answered. Each connection has its worker;
+/// to be run apart from these, so that a connection is taken whatever they do.
+pub async fn serve(
+    listener: TcpListener,
+    guests: Guests,
+    options: HttpOptions,
+    workers: Workers,
+    shutdown: CancellationToken,
+) {
+    let protocols = Protocols::new(&options, &workers);
+    let server = Arc::new(Server::new(guests, options, workers.clone()));
     let connections = TaskTracker::new();
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => stream,
             // Out of descriptors, or the peer has gone already: the next one may succeed.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -67,7 +71,8 @@ pub async fn serve(listener: TcpListener, guests: Guests, options: HttpOptions, 
                 continue;
             }
         };
-        connections.spawn(protocols.clone().serve(stream, Arc::clone(&server), shutdown.clone()));
+        let connection = protocols.clone().serve(stream, Arc::clone(&server), shutdown.clone());
+        connections.spawn_on(connection, workers.runtime());
     }
     drop(listener);
     connections.close();

@@ -1,29 +1,31 @@
 //! One connection: HTTP/1.1, or HTTP/2 where the client begins with it (h2c with prior knowledge).
 
 use std::convert::Infallible;
+use std::net::TcpStream;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
+use tokio::net;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Server;
 use super::options::HttpOptions;
+use crate::guest_host::workers::Workers;
 
 #[derive(Clone)]
 pub(super) struct Protocols {
-    http: auto::Builder<TokioExecutor>,
+    http: auto::Builder<Workers>,
     idle_timeout: Duration,
 }
 
 impl Protocols {
-    pub(super) fn new(options: &HttpOptions) -> Self {
-        let mut http = auto::Builder::new(TokioExecutor::new());
+    pub(super) fn new(options: &HttpOptions, workers: &Workers) -> Self {
+        let mut http = auto::Builder::new(workers.clone());
         http.http1().timer(TokioTimer::new()).header_read_timeout(options.idle_timeout);
         http.http2()
             .timer(TokioTimer::new())
@@ -36,6 +38,7 @@ impl Protocols {
     /// Answers what comes until the client goes, is idle for too long, or everything under way at the shutdown is
     /// answered.
     pub(super) async fn serve(self, stream: TcpStream, server: Arc<Server>, shutdown: CancellationToken) {
+        let Ok(stream) = net::TcpStream::from_std(stream) else { return };
         // Answers are small and whole: waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
         let activity = Arc::new(Activity::default());

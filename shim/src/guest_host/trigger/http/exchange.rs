@@ -1,6 +1,7 @@
 //! A request's way to a guest, and the answer's way back.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,18 +17,20 @@ use super::admission::Admission;
 use super::handlers::Handlers;
 use super::options::HttpOptions;
 use crate::guest_host::trigger::Guests;
+use crate::guest_host::workers::Workers;
 
 /// What all connections share.
 pub(super) struct Server {
     options: HttpOptions,
     admission: Admission,
-    handlers: Handlers,
+    handlers: Arc<Handlers>,
+    workers: Workers,
 }
 
 impl Server {
-    pub(super) fn new(guests: Guests, options: HttpOptions) -> Self {
+    pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
         let admission = Admission::new(options.max_concurrency, options.max_queue);
-        Self { admission, handlers: Handlers::new(guests, options.instances), options }
+        Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), workers, options }
     }
 
     pub(super) async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
@@ -55,7 +58,8 @@ impl Server {
         let place = timeout_at(deadline, self.admission.enter()).await.ok().flatten();
         let _place = place.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         let body = self.whole_body(&head, body, deadline).await?;
-        let handled = timeout_at(deadline, self.handlers.handle(to_guest(method, &head, body))).await;
+        let handled = Arc::clone(&self.handlers).handle(to_guest(method, &head, body));
+        let handled = timeout_at(deadline, self.workers.run_here_while_short(handled)).await;
         let handled = handled.map_err(|_| {
             self.report(&format!("{} {} took longer than {:?}", head.method, head.uri, self.options.request_timeout));
             StatusCode::GATEWAY_TIMEOUT
