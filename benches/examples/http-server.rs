@@ -67,6 +67,6 @@ async fn with_guests(listener: TcpListener, engine: &str, instances: Instances) 
     let wasi = Arc::new(WasiConfig { preopens, ..WasiConfig::empty()? });
     let guests = Guests { module, host: Arc::default(), wasi, initializer };
     let workers = Workers::start(thread::available_parallelism()?.get())?;
-    serve(listener, guests, options, workers, CancellationToken::new()).await;
+    serve(listener, guests, options, workers, CancellationToken::new())?.await;
     Ok(())
 }

@@ -87,7 +87,7 @@ impl Server {
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let (guests, stderr) = guest.into_guests();
-        let served = tokio::spawn(serve(listener, guests, options, Workers::start(WORKERS)?, shutdown.clone()));
+        let served = tokio::spawn(serve(listener, guests, options, Workers::start(WORKERS)?, shutdown.clone())?);
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(Self { address, client, shutdown, served, stderr })
     }

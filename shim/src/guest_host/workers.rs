@@ -45,6 +45,11 @@ impl Workers {
         Ok(Self(Arc::new(Threads { short: start(count.max(1), &end)?, long: OnceLock::new(), end, _ends: ends })))
     }
 
+    /// Those of all workers.
+    pub fn runtimes(&self) -> &[Handle] {
+        &self.0.short
+    }
+
     /// The runtime for one more task: that of the worker that asks, unless another has clearly fewer.
     pub fn runtime(&self) -> &Handle {
         least_busy(&self.0.short)

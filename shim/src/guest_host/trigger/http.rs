@@ -6,6 +6,7 @@ mod exchange;
 mod handlers;
 mod options;
 
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -35,48 +36,76 @@ pub(super) async fn run(
     mut signals: Signals,
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
-    let listener = socket.listen(BACKLOG)?;
-    started()?;
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, guests, options, workers, shutdown.clone()));
+    let server = serve(socket.listen(BACKLOG)?, guests, options, workers, shutdown.clone())?;
+    started()?;
     let code = signals.next().await;
     shutdown.cancel();
     tokio::select! {
-        ended = server => ended?,
+        () = server => {}
         // A second signal does not wait for the requests in flight.
         _ = signals.next() => {}
     }
     Ok(code)
 }
 
-/// Answers requests until `shutdown` is cancelled and the requests in flight are answered. Each connection has its worker;
-/// to be run apart from these, so that a connection is taken whatever they do.
-pub async fn serve(
+/// Has the workers answer requests until `shutdown` is cancelled. The future is ready once the requests in flight are answered.
+pub fn serve(
     listener: TcpListener,
     guests: Guests,
     options: HttpOptions,
     workers: Workers,
     shutdown: CancellationToken,
-) {
-    let protocols = Protocols::new(&options, &workers);
-    let server = Arc::new(Server::new(guests, options, workers.clone()));
+) -> io::Result<impl Future<Output = ()>> {
+    let listener = listener.into_std()?;
     let connections = TaskTracker::new();
-    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => stream,
-            // Out of descriptors, or the peer has gone already: the next one may succeed.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = protocols.clone().serve(stream, Arc::clone(&server), shutdown.clone());
-        connections.spawn_on(connection, workers.runtime());
+    let acceptor = Acceptor {
+        protocols: Protocols::new(&options, &workers),
+        server: Arc::new(Server::new(guests, options, workers.clone())),
+        workers: workers.clone(),
+        connections: connections.clone(),
+        shutdown,
+    };
+    let accepting = TaskTracker::new();
+    for runtime in workers.runtimes() {
+        let _runtime = runtime.enter();
+        accepting.spawn(acceptor.clone().accept(TcpListener::from_std(listener.try_clone()?)?));
     }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+    accepting.close();
+    Ok(async move {
+        accepting.wait().await;
+        connections.close();
+        connections.wait().await;
+    })
+}
+
+/// One of those that take connections: each worker has its own, so that whichever is free takes the next.
+#[derive(Clone)]
+struct Acceptor {
+    protocols: Protocols,
+    server: Arc<Server>,
+    workers: Workers,
+    connections: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Acceptor {
+    async fn accept(self, listener: TcpListener) {
+        let Self { protocols, server, workers, connections, shutdown } = self;
+        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+            let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
+                Ok(stream) => stream,
+                // Out of descriptors, or the peer has gone already: the next one may succeed.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = protocols.clone().serve(stream, Arc::clone(&server), shutdown.clone());
+            connections.spawn_on(connection, workers.runtime());
+        }
+    }
 }
 
 /// Takes a port on every address, of both families where the kernel has both.
