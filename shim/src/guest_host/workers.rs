@@ -22,7 +22,7 @@ const LONG_TURNS: u32 = 2;
 /// How many tasks fewer another thread has to have before a task goes there.
 const CLEARLY_FEWER: usize = 2;
 
-/// Threads with a runtime each: what begins on one has its connections and timers there, and no other thread need be
+/// Threads with a runtime each: what begins on one has its timers and what it opens there, and no other thread need be
 /// woken for it. Only work that turns out to be long goes on elsewhere. See docs/decisions/0010-workers.md.
 ///
 /// A clone is the same workers; they end with the last one.
@@ -45,7 +45,7 @@ impl Workers {
         Ok(Self(Arc::new(Threads { short: start(count.max(1), &end)?, long: OnceLock::new(), end, _ends: ends })))
     }
 
-    /// Those of all workers.
+    /// The runtimes of all workers.
     pub fn runtimes(&self) -> &[Handle] {
         &self.0.short
     }
@@ -66,6 +66,7 @@ impl Workers {
         W: Future + Send + 'static,
         W::Output: Send + 'static,
     {
+        // Whatever has come to this worker meanwhile gets its turn.
         yield_now().await;
         let mut outcome = unless_long(Box::pin(work), || true).await;
         loop {

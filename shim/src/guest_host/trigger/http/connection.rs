@@ -38,7 +38,10 @@ impl Protocols {
     /// Answers what comes until the client goes, is idle for too long, or everything under way at the shutdown is
     /// answered.
     pub(super) async fn serve(self, stream: TcpStream, server: Arc<Server>, shutdown: CancellationToken) {
-        let Ok(stream) = net::TcpStream::from_std(stream) else { return };
+        let stream = match net::TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
+        };
         // Answers are small and whole: waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
         let activity = Arc::new(Activity::default());
