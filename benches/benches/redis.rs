@@ -1,8 +1,10 @@
-//! State in Redis through guests, beside the client library alone with the same commands in the same run.
+//! State in Redis through guests on workers as a container's, beside the client library alone, one connection on tokio's
+//! own runtime, with the same commands in the same run.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::thread;
 
 use benches::{GETS, STATE_GETS, instantiate, load, runtime};
 use components::{App, Registry};
@@ -12,8 +14,9 @@ use host_abi::host_functions::HostContext;
 use host_abi::state::{GetRequest, SetRequest, StateStore};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
+use shim::guest_host::workers::Workers;
 use testbed::redis::RedisServer;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 /// A server, the store `state` in it with a value at `key`, and a connection beside.
 struct Setup {
@@ -80,6 +83,11 @@ async fn gets_of_store(store: Arc<dyn StateStore>) {
     }
 }
 
+/// A worker for each guest, in turn.
+fn each_on_a_worker(workers: &Workers, guests: u32) -> impl Iterator<Item = &Handle> {
+    workers.runtimes().iter().cycle().take(guests as usize)
+}
+
 /// Gets by so many guests, or tasks with the client or the store alone, at once.
 fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u32) {
     let Setup { runtime, server, connection, .. } = setup;
@@ -91,32 +99,35 @@ fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u
             runtime.block_on(join_all(tasks));
         });
     });
+    let workers = Workers::start(thread::available_parallelism().expect("a processor").get()).expect("threads");
     let shared = store(server);
     group.bench_function("the store", |bencher| {
         bencher.iter(|| {
-            let tasks = (0..at_once).map(|_| runtime.spawn(gets_of_store(Arc::clone(&shared))));
+            let tasks = each_on_a_worker(&workers, at_once).map(|worker| worker.spawn(gets_of_store(Arc::clone(&shared))));
             runtime.block_on(join_all(tasks));
         });
     });
     let module = wat::parse_str(STATE_GETS).expect("a module");
     for engine in engines::built_in() {
-        let _runtime = runtime.enter();
         // Its own, so that the guests connect as those of a container do.
         let state_stores = [("state".to_owned(), store(server))].into();
         let host = Arc::new(HostContext { state_stores, ..HostContext::default() });
         let module = load(&*engine, &module);
-        let mut instances: Vec<_> = (0..at_once).map(|_| runtime.block_on(instantiate(&*module, &host))).collect();
+        let mut instances: Vec<_> = each_on_a_worker(&workers, at_once)
+            .map(|worker| {
+                let (module, host) = (Arc::clone(&module), Arc::clone(&host));
+                let made = worker.spawn(async move { instantiate(&*module, &host).await });
+                runtime.block_on(made).expect("no panic")
+            })
+            .collect();
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| {
-                let tasks: Vec<_> = instances
-                    .drain(..)
-                    .map(|mut instance| {
-                        runtime.spawn(async move {
-                            instance.run("run").await.expect("a guest that returns");
-                            instance
-                        })
+                let tasks = each_on_a_worker(&workers, at_once).zip(instances.drain(..)).map(|(worker, mut instance)| {
+                    worker.spawn(async move {
+                        instance.run("run").await.expect("a guest that returns");
+                        instance
                     })
-                    .collect();
+                });
                 let ended = runtime.block_on(join_all(tasks));
                 instances.extend(ended.into_iter().map(|instance| instance.expect("no panic")));
             });

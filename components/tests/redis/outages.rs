@@ -2,17 +2,19 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use host_abi::error::ErrorClass;
 use host_abi::state::{Concurrency, GetRequest, Operation, StateStore};
 use testbed::redis::RedisServer;
+use tokio::runtime::Builder;
 
 use crate::support::{delete_request, get, set_request, store};
 use crate::{class, hash, store_on, strong, with, with_etag};
 
 #[tokio::test]
-async fn all_guests_share_one_connection() {
+async fn guests_of_a_runtime_share_one_connection() {
     let server = RedisServer::start();
     let store = store_on(&server, &[]);
     let mut guests = tokio::task::JoinSet::new();
@@ -25,8 +27,26 @@ async fn all_guests_share_one_connection() {
         });
     }
     guests.join_all().await;
-    let clients: Vec<String> = server.command::<String>(&["CLIENT", "LIST"]).lines().map(str::to_owned).collect();
-    assert_eq!(clients.len(), 2, "the store's and the one that asks: {clients:?}");
+    assert_eq!(clients(&server), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_of_another_runtime_have_a_connection_of_their_own() {
+    let server = RedisServer::start();
+    let store = store_on(&server, &[]);
+    store.set(set_request("z", "value")).await.unwrap();
+    let ask_elsewhere = || {
+        let elsewhere = Builder::new_current_thread().enable_all().build().unwrap();
+        elsewhere.block_on(async { assert_eq!(get(&*store, "z").await.data, "value") });
+        clients(&server)
+    };
+    let connected = thread::scope(|scope| scope.spawn(ask_elsewhere).join().unwrap());
+    assert_eq!(connected, 2);
+}
+
+/// How many connections there are beside the one that asks.
+fn clients(server: &RedisServer) -> usize {
+    server.command::<String>(&["CLIENT", "LIST"]).lines().count() - 1
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
-//! One server, and the two connections that all guests share to it.
+//! One server, and the connections to it that guests share.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::runtime::{Handle, Id};
 
 use super::address::Address;
 use super::dialler::Dialler;
@@ -18,7 +20,7 @@ const FRESH: u64 = 1000;
 
 /// Commands of all callers are pipelined. `WAIT` holds up all that comes after it on its connection: strong writes
 /// have their own.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     Usual,
     Strong,
@@ -62,8 +64,8 @@ pub(super) struct Node {
     known_since: Instant,
     /// When a connection last broke, in [`milliseconds`](Self::milliseconds).
     broke: AtomicU64,
-    usual: Link,
-    strong: Link,
+    /// Each runtime has its own: what its guests ask for is sent and received there, and wakes no other thread.
+    links: Mutex<HashMap<(Id, Lane), Arc<Link>>>,
 }
 
 #[derive(Default)]
@@ -80,8 +82,7 @@ impl Node {
             dialler: Arc::clone(dialler),
             known_since: Instant::now(),
             broke: AtomicU64::new(0),
-            usual: Link::default(),
-            strong: Link::default(),
+            links: Mutex::default(),
         }
     }
 
@@ -118,15 +119,16 @@ impl Node {
 
     /// Has the next command connect anew.
     pub(super) fn hang_up(&self) {
-        self.usual.connection.discard_any();
-        self.strong.connection.discard_any();
+        self.links().values().for_each(|link| link.connection.discard_any());
     }
 
-    fn link(&self, lane: Lane) -> &Link {
-        match lane {
-            Lane::Usual => &self.usual,
-            Lane::Strong => &self.strong,
-        }
+    /// Of the runtime that asks.
+    fn link(&self, lane: Lane) -> Arc<Link> {
+        Arc::clone(self.links().entry((Handle::current().id(), lane)).or_default())
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<(Id, Lane), Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until now, from 1.
