@@ -10,6 +10,7 @@ mod wasi;
 mod watch;
 
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -115,36 +116,41 @@ struct LinkedModule {
 #[async_trait]
 impl Module for LinkedModule {
     async fn instantiate(&self, guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
-        Ok(Box::new(self.start(guest).await?))
+        Ok(Box::new(self.start(guest, Arc::clone(&self.watch)).await?))
     }
 
     async fn call_once(&self, guest: GuestConfig, call: &mut dyn ExportCall) -> Result<(), Stop> {
-        self.start(guest).await?.make(call).await
+        self.start(guest, &*self.watch).await?.make(call).await
     }
 }
 
 impl LinkedModule {
-    async fn start(&self, guest: GuestConfig) -> Result<StartedInstance, Stop> {
+    async fn start<W: Deref<Target = Watch> + Send>(
+        &self,
+        guest: GuestConfig,
+        watch: W,
+    ) -> Result<StartedInstance<W>, Stop> {
         let (engine, initializer) = (self.linked.module().engine(), guest.initializer);
         let mut store = Store::new(engine, GuestState::new(guest));
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
-        let mut guest = StartedInstance { store, watch: Arc::clone(&self.watch) };
+        let mut guest = StartedInstance { store, watch };
         let instantiate = async |guest: RunningGuest<'_>| self.linked.instantiate_async(guest.store).await;
         let instance = guest.until_cancelled(instantiate).await?;
         self.exports.bind(&mut guest.store, instance);
         if let Some(initializer) = initializer {
-            initialized(guest.run(initializer).await)?;
+            initialized(guest.call_without_parameters(initializer).await)?;
         }
         Ok(guest)
     }
 }
 
-struct StartedInstance {
+struct StartedInstance<W> {
     store: Store<GuestState>,
-    watch: Arc<Watch>,
+    /// The module's, shared by an instance that may outlive it and borrowed by one that does not.
+    watch: W,
 }
 
-impl StartedInstance {
+impl<W: Deref<Target = Watch> + Send> StartedInstance<W> {
     /// Has the guest run until it returns or is cancelled.
     async fn until_cancelled<T>(
         &mut self,
@@ -164,16 +170,20 @@ impl StartedInstance {
         }
     }
 
+    async fn call_without_parameters(&mut self, export: &str) -> Result<(), Stop> {
+        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
+        Ok(())
+    }
+
     async fn make(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
         self.until_cancelled(async |mut guest| call_export(&mut guest, call).await).await
     }
 }
 
 #[async_trait]
-impl Instance for StartedInstance {
+impl Instance for StartedInstance<Arc<Watch>> {
     async fn run(&mut self, export: &str) -> Result<(), Stop> {
-        self.until_cancelled(async |mut guest| guest.call(export, &[]).await).await?;
-        Ok(())
+        self.call_without_parameters(export).await
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {

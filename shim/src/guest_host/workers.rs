@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::Executor;
 use tokio::runtime::{Builder, Handle};
-use tokio::task::yield_now;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,8 +54,8 @@ impl Workers {
         least_busy(&self.0.short)
     }
 
-    /// Does something on the worker that asks, behind all that has come to it, as long as it is short or waits. What is long
-    /// goes on with all other long work on threads apart, and the worker is free.
+    /// Does something on the worker that asks, as long as it is short or waits. What is long goes on with all other long work
+    /// on threads apart, and the worker is free.
     ///
     /// # Panics
     ///
@@ -66,8 +65,6 @@ impl Workers {
         W: Future + Send + 'static,
         W::Output: Send + 'static,
     {
-        // Whatever has come to this worker meanwhile gets its turn.
-        yield_now().await;
         let mut outcome = unless_long(Box::pin(work), || true).await;
         loop {
             let work = match outcome {
@@ -146,6 +143,7 @@ mod tests {
     use std::thread::ThreadId;
 
     use tokio::sync::oneshot;
+    use tokio::task::yield_now;
 
     use super::*;
 

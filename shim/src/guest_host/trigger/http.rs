@@ -61,7 +61,7 @@ pub fn serve(
     let connections = TaskTracker::new();
     let acceptor = Acceptor {
         protocols: Protocols::new(&options, &workers),
-        server: Arc::new(Server::new(guests, options, workers.clone())),
+        server: Server::new(guests, options, workers.clone()),
         workers: workers.clone(),
         connections: connections.clone(),
         shutdown,
@@ -83,7 +83,7 @@ pub fn serve(
 #[derive(Clone)]
 struct Acceptor {
     protocols: Protocols,
-    server: Arc<Server>,
+    server: Server,
     workers: Workers,
     connections: TaskTracker,
     shutdown: CancellationToken,
@@ -102,7 +102,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let connection = protocols.clone().serve(stream, Arc::clone(&server), shutdown.clone());
+            let connection = protocols.clone().serve(stream, Arc::new(server.clone()), shutdown.clone());
             connections.spawn_on(connection, workers.runtime());
         }
     }

@@ -11,6 +11,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODI
 use http::{HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
@@ -19,21 +20,23 @@ use super::options::HttpOptions;
 use crate::guest_host::trigger::Guests;
 use crate::guest_host::workers::Workers;
 
-/// What all connections share.
+/// What all connections share. Each has a clone in an `Arc` of its own: to count references to one of all connections,
+/// processors would wait for each other at every request.
+#[derive(Clone)]
 pub(super) struct Server {
     options: HttpOptions,
-    admission: Admission,
+    admission: Arc<Admission>,
     handlers: Arc<Handlers>,
     workers: Workers,
 }
 
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
-        let admission = Admission::new(options.max_concurrency, options.max_queue);
+        let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
         Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), workers, options }
     }
 
-    pub(super) async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    pub(super) async fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         self.answer_or_status(request).await.unwrap_or_else(|status| {
             let mut response = hyper::Response::new(Full::from(format!("{status}\n")));
             *response.status_mut() = status;
@@ -43,7 +46,7 @@ impl Server {
 
     /// The guest's answer, or the status that stands for it.
     async fn answer_or_status(
-        &self,
+        self: &Arc<Self>,
         request: hyper::Request<Incoming>,
     ) -> Result<hyper::Response<Full<Bytes>>, StatusCode> {
         let deadline = Instant::now() + self.options.request_timeout;
@@ -58,7 +61,11 @@ impl Server {
         let place = timeout_at(deadline, self.admission.enter()).await.ok().flatten();
         let _place = place.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         let body = self.whole_body(&head, body, deadline).await?;
-        let handled = Arc::clone(&self.handlers).handle(to_guest(method, &head, body));
+        let (server, request) = (Arc::clone(self), to_guest(method, &head, body));
+        let handled = async move { server.handlers.handle(request).await };
+        // Whatever has come to this worker meanwhile gets its turn. Within the timeout this wait would need a timer, and a new
+        // timer that is the next one to end wakes the runtime.
+        yield_now().await;
         let handled = timeout_at(deadline, self.workers.run_here_while_short(handled)).await;
         let handled = handled.map_err(|_| {
             self.report(&format!("{} {} took longer than {:?}", head.method, head.uri, self.options.request_timeout));

@@ -1,6 +1,6 @@
 //! The instances that answer requests.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engines::engine::{GuestConfig, Instance, Stop};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Request, Response};
@@ -21,7 +21,7 @@ impl Handlers {
     }
 
     /// Has a guest answer. An instance that fails, or whose answer nobody waits for any more, is gone.
-    pub(super) async fn handle(self: Arc<Self>, request: Request) -> Result<Response, Stop> {
+    pub(super) async fn handle(&self, request: Request) -> Result<Response, Stop> {
         let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request,));
         match self.instances {
             Instances::Fresh => self.guests.module.call_once(self.config(), &mut call).await?,
