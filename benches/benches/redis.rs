@@ -103,7 +103,8 @@ fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u
     let shared = store(server);
     group.bench_function("the store", |bencher| {
         bencher.iter(|| {
-            let tasks = each_on_a_worker(&workers, at_once).map(|worker| worker.spawn(gets_of_store(Arc::clone(&shared))));
+            let tasks =
+                each_on_a_worker(&workers, at_once).map(|worker| worker.spawn(gets_of_store(Arc::clone(&shared))));
             runtime.block_on(join_all(tasks));
         });
     });
@@ -122,12 +123,13 @@ fn state_get(setup: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, at_once: u
             .collect();
         group.bench_function(engine.name(), |bencher| {
             bencher.iter(|| {
-                let tasks = each_on_a_worker(&workers, at_once).zip(instances.drain(..)).map(|(worker, mut instance)| {
-                    worker.spawn(async move {
-                        instance.run("run").await.expect("a guest that returns");
-                        instance
-                    })
-                });
+                let tasks =
+                    each_on_a_worker(&workers, at_once).zip(instances.drain(..)).map(|(worker, mut instance)| {
+                        worker.spawn(async move {
+                            instance.run("run").await.expect("a guest that returns");
+                            instance
+                        })
+                    });
                 let ended = runtime.block_on(join_all(tasks));
                 instances.extend(ended.into_iter().map(|instance| instance.expect("no panic")));
             });
