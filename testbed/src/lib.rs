@@ -3,6 +3,7 @@
 
 pub mod containerd;
 pub mod kubernetes;
+mod loopback;
 pub mod mounts;
 pub mod network;
 pub mod pause;

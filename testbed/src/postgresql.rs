@@ -1,8 +1,7 @@
 //! A real PostgreSQL server with a cluster of its own.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::loopback::{free_port, started};
 
 /// The user who may do anything, and her password, where [`Setup::access`] asks for one.
 pub const USER: &str = "dapr";
@@ -80,7 +81,7 @@ impl PostgresqlServer {
         server.configure(setup);
         // Between the choice of a port and the server's bind, somebody else may take it.
         for _ in 0..20 {
-            server.port = free_port().expect("loopback port");
+            server.port = free_port();
             if server.launch() {
                 return server;
             }
@@ -183,7 +184,7 @@ impl PostgresqlServer {
     /// False where the port was taken.
     fn launch(&mut self) -> bool {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).expect("log");
-        let mut process = self
+        let server = self
             .program("postgres")
             .arg("-D")
             .arg(self.data())
@@ -192,22 +193,8 @@ impl PostgresqlServer {
             .stderr(log)
             .spawn()
             .expect("postgres is installed");
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            if process.try_wait().expect("status of postgres").is_some() {
-                return false;
-            }
-            if self.is_ready(process.id()) {
-                self.process = Some(process);
-                return true;
-            }
-            if Instant::now() > deadline {
-                let _ = process.kill();
-                let _ = process.wait();
-                panic!("postgres does not get ready: {}", self.log());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.process = started(server, START_DEADLINE, |server| self.is_ready(server.id()), || self.log());
+        self.process.is_some()
     }
 
     /// The server says so itself, in the lines of a file of its own: the process is the first, the state the eighth.
@@ -271,13 +258,9 @@ fn write_private(path: &Path, text: &str) {
     give_away(path);
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     use super::*;
 

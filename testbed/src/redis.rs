@@ -4,8 +4,6 @@ mod certificates;
 mod cluster;
 mod watched;
 
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, FromRedisValue, RedisResult, ToRedisArgs};
 use tempfile::TempDir;
+
+use crate::loopback::{free_port, started};
 
 pub use certificates::Certificates;
 pub use cluster::RedisCluster;
@@ -68,8 +68,8 @@ impl RedisServer {
         let mut server = Self { port: 0, tls_port: None, configuration, arguments, process: None, folder };
         // Between the choice of a port and the server's bind, somebody else may take it.
         for _ in 0..20 {
-            server.port = free_port().expect("loopback port");
-            server.tls_port = certificates.map(|_| free_port().expect("loopback port"));
+            server.port = free_port();
+            server.tls_port = certificates.map(|_| free_port());
             if server.launch() {
                 return server;
             }
@@ -148,7 +148,7 @@ impl RedisServer {
 
     /// False where the port was taken.
     fn launch(&mut self) -> bool {
-        let mut process = Command::new("redis-server")
+        let server = Command::new("redis-server")
             .args(&self.configuration)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(self.tls_port.map_or(Vec::new(), |port| vec!["--tls-port".to_owned(), port.to_string()]))
@@ -159,22 +159,8 @@ impl RedisServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let deadline = Instant::now() + START_DEADLINE;
-        loop {
-            if process.try_wait().expect("status of redis-server").is_some() {
-                return false;
-            }
-            if self.is_answered_by(process.id()) {
-                self.process = Some(process);
-                return true;
-            }
-            if Instant::now() > deadline {
-                let _ = process.kill();
-                let _ = process.wait();
-                panic!("redis-server does not answer");
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        self.process = started(server, START_DEADLINE, |server| self.is_answered_by(server.id()), String::new);
+        self.process.is_some()
     }
 
     /// Whether it is this process that serves the port, and not one that took it first, and it has all its data.
@@ -214,12 +200,10 @@ fn until(what: &str, question: impl Fn() -> bool) {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use host_abi::http::{HttpClient, HttpError};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -109,6 +110,18 @@ impl Server {
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Response<Bytes>> {
         self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends many requests at once, to its end, and wants each answered with its own body.
+    async fn answers_each_of_many_at_once(self) -> anyhow::Result<()> {
+        try_join_all((0..100_usize).map(async |index| {
+            let body = Bytes::from(index.to_string().repeat(index * 100));
+            let response = self.send(Method::POST, "/echo", body.clone()).await?;
+            ensure!(*response.body() == body, "request {index} got another's answer");
+            Ok(())
+        }))
+        .await?;
+        self.stop().await
     }
 
     /// What the guests, and the server for them, wrote to standard error.
@@ -262,21 +275,7 @@ async fn any_status_is_the_guests(subject: Subject) -> anyhow::Result<()> {
 }
 
 async fn requests_at_once_get_their_own_answers(subject: Subject) -> anyhow::Result<()> {
-    let server = Arc::new(Server::start(subject.guest()?).await?);
-    let mut requests = JoinSet::new();
-    for index in 0..100_usize {
-        let server = Arc::clone(&server);
-        requests.spawn(async move {
-            let body = Bytes::from(index.to_string().repeat(index * 100));
-            let response = server.send(Method::POST, "/echo", body.clone()).await?;
-            ensure!(*response.body() == body, "request {index} got another's answer");
-            Ok(())
-        });
-    }
-    while let Some(answered) = requests.join_next().await {
-        answered??;
-    }
-    Ok(())
+    Server::start(subject.guest()?).await?.answers_each_of_many_at_once().await
 }
 
 async fn requests_on_one_connection_are_answered_in_turn(subject: Subject) -> anyhow::Result<()> {

@@ -73,15 +73,8 @@ impl LinkedStore {
         let nobody = mem::replace(self.wasi.data_mut(&mut self.store), wasi);
         *self.state.as_mut(&mut self.store) =
             GuestState { host, cancel: cancel.unwrap_or_default(), ..GuestState::default() };
-        let instance = Instance::new_by_index(&mut self.store, &self.module.module, &self.imports);
-        let instance = instance.map_err(stop::from_instantiation)?;
-        wasi::bind_instance(&mut self.store, &mut self.wasi, &instance).map_err(stop::failed)?;
-        let exports = Exports::new(&self.store, &instance);
-        self.state.as_mut(&mut self.store).exports = Some(exports);
         let mut guest = StartedGuest { linked: self, nobody, reach, is_well: true };
-        let ended =
-            initializer.map_or(Ok(()), |export| guest.run(|mut guest| at_once(guest.call(export, &[])).map(drop)));
-        match initialized(ended) {
+        match guest.initialize(initializer) {
             Ok(()) => Ok(guest),
             Err(stop) => {
                 guest.end();
@@ -102,6 +95,17 @@ pub(super) struct StartedGuest {
 }
 
 impl StartedGuest {
+    /// Makes its instance, whose start function runs, and calls its initializer.
+    fn initialize(&mut self, initializer: Option<&str>) -> Result<(), Stop> {
+        let LinkedStore { module, store, wasi, state, imports, .. } = &mut self.linked;
+        let instance = Instance::new_by_index(store, &module.module, imports).map_err(stop::from_instantiation)?;
+        wasi::bind_instance(store, wasi, &instance).map_err(stop::failed)?;
+        let exports = Exports::new(store, &instance);
+        state.as_mut(store).exports = Some(exports);
+        let Some(initializer) = initializer else { return Ok(()) };
+        initialized(self.run(|mut guest| at_once(guest.call(initializer, &[])).map(drop)))
+    }
+
     /// Has the guest do something.
     pub(super) fn run<T>(&mut self, work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
         let LinkedStore { store, state, .. } = &mut self.linked;

@@ -1,7 +1,5 @@
 //! HTTP/2 without TLS, on the same port.
 
-use std::sync::Arc;
-
 use anyhow::ensure;
 use bytes::Bytes;
 use http::{Method, StatusCode, Version, header};
@@ -9,7 +7,6 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use shim::guest_host::trigger::http::HttpOptions;
-use tokio::task::JoinSet;
 
 use super::{Server, inspected};
 use crate::guest::{Guest, Program, Subject};
@@ -56,21 +53,8 @@ async fn a_guest_cannot_tell_which_protocol_it_was(subject: Subject) -> anyhow::
 }
 
 async fn streams_of_one_connection_get_their_own_answers(subject: Subject) -> anyhow::Result<()> {
-    let server = Arc::new(Server::start_http2(subject.guest()?, HttpOptions::default()).await?);
-    let mut requests = JoinSet::new();
-    for index in 0..100_usize {
-        let server = Arc::clone(&server);
-        requests.spawn(async move {
-            let body = Bytes::from(index.to_string().repeat(index * 100));
-            let response = server.send(Method::POST, "/echo", body.clone()).await?;
-            ensure!(*response.body() == body, "request {index} got another's answer");
-            Ok(())
-        });
-    }
-    while let Some(answered) = requests.join_next().await {
-        answered??;
-    }
-    Ok(())
+    let server = Server::start_http2(subject.guest()?, HttpOptions::default()).await?;
+    server.answers_each_of_many_at_once().await
 }
 
 async fn limits_are_the_same(subject: Subject) -> anyhow::Result<()> {
