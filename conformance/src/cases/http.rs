@@ -112,7 +112,7 @@ impl Server {
         self.send(Method::GET, path, Bytes::new()).await
     }
 
-    /// Sends many requests at once, to its end, and wants each answered with its own body.
+    /// Wants each of many requests at once answered with its own body, and stops the server.
     async fn answers_each_of_many_at_once(self) -> anyhow::Result<()> {
         try_join_all((0..100_usize).map(async |index| {
             let body = Bytes::from(index.to_string().repeat(index * 100));
