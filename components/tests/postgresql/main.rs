@@ -49,6 +49,17 @@ impl Tables {
         self.sql("SELECT pid FROM pg_stat_activity WHERE application_name = '{}'").await.len()
     }
 
+    async fn break_sessions(&self) {
+        self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'").await;
+    }
+
+    /// A transaction that holds the row of a key, until its `COMMIT`.
+    async fn lock(&self, key: &str) -> Client {
+        let client = connect(&self.server).await;
+        sql(&client, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = '{key}' FOR UPDATE", self.prefix)).await;
+        client
+    }
+
     /// Whether so many of them wait for a lock.
     async fn waiting(&self, count: usize) {
         let waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'";
@@ -355,8 +366,7 @@ async fn transactions_that_are_in_each_others_way_both_succeed() {
     let tables = Tables::new();
     let store = tables.store(&[]);
     store.transact(["a", "gate", "b"].map(|key| upsert(key, "0")).to_vec()).await.unwrap();
-    let gate = connect(&tables.server).await;
-    sql(&gate, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = 'gate' FOR UPDATE", tables.prefix)).await;
+    let gate = tables.lock("gate").await;
     let mut transactions = JoinSet::new();
     for (count, keys) in [(1, ["a", "gate", "b"]), (2, ["b", "gate", "a"])] {
         let store = Arc::clone(&store);
@@ -377,8 +387,7 @@ async fn a_lock_that_is_not_to_be_had_in_time_is_unavailable_and_nothing_is_writ
     let address = format!("{} options='-c lock_timeout=100ms'", tables.server.connection_string());
     let store = tables.store(&[("connectionString", &address)]);
     store.transact(vec![upsert("free", "one"), upsert("held", "one")]).await.unwrap();
-    let lock = connect(&tables.server).await;
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = 'held' FOR UPDATE", tables.prefix)).await;
+    let lock = tables.lock("held").await;
     let error = store.transact(vec![upsert("free", "two"), upsert("held", "two")]).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Unavailable, "{error}");
     assert!(error.message.contains("55P03"), "{error}");
@@ -392,8 +401,7 @@ async fn a_transaction_that_is_given_up_holds_no_lock_and_writes_nothing() {
     let tables = Tables::new();
     let store = tables.store(&[]);
     store.transact(vec![upsert("free", "one"), upsert("held", "one")]).await.unwrap();
-    let lock = connect(&tables.server).await;
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state WHERE key = 'held' FOR UPDATE", tables.prefix)).await;
+    let lock = tables.lock("held").await;
     let given_up = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.transact(vec![upsert("free", "two"), upsert("held", "two")]).await }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{get, set_request};
-use crate::{Store, Tables, class, connect, first_write, sql, store, store_on, until, upsert, with_etag};
+use crate::{Store, Tables, class, first_write, sql, store, store_on, until, upsert, with_etag};
 
 async fn read(store: &Store) -> Result<GetResponse, Error> {
     store.get(GetRequest { key: "z".into(), ..GetRequest::default() }).await
@@ -128,8 +128,7 @@ async fn a_statement_that_takes_too_long_is_given_up_and_cancelled() {
     let tables = Tables::new();
     let store = tables.store(&[("timeout", "1s")]);
     store.set(set_request("z", "one")).await.unwrap();
-    let lock = connect(&tables.server).await;
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state FOR UPDATE", tables.prefix)).await;
+    let lock = tables.lock("z").await;
     assert_eq!(class(store.set(set_request("z", "two")).await), Some(ErrorClass::Unavailable));
     until(async || tables.sessions().await == 0).await;
     sql(&lock, "COMMIT").await;
@@ -141,15 +140,14 @@ async fn a_transaction_whose_connection_breaks_leaves_nothing() {
     let tables = Tables::new();
     let store = tables.store(&[]);
     store.set(set_request("held", "one")).await.unwrap();
-    let lock = connect(&tables.server).await;
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state FOR UPDATE", tables.prefix)).await;
+    let lock = tables.lock("held").await;
     let transaction = tokio::spawn({
         let store = Arc::clone(&store);
         let absent = Operation::Upsert(first_write(set_request("z", "value")));
         async move { store.transact(vec![absent, upsert("held", "two")]).await }
     });
     tables.waiting(1).await;
-    tables.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'").await;
+    tables.break_sessions().await;
     let error = transaction.await.unwrap().unwrap_err();
     assert_eq!(error.class, ErrorClass::Unavailable, "{error}");
     sql(&lock, "COMMIT").await;
@@ -162,14 +160,13 @@ async fn a_set_whose_connection_breaks_is_sent_again() {
     let tables = Tables::new();
     let store = tables.store(&[]);
     store.set(set_request("z", "one")).await.unwrap();
-    let lock = connect(&tables.server).await;
-    sql(&lock, &format!("BEGIN; SELECT 1 FROM {}state FOR UPDATE", tables.prefix)).await;
+    let lock = tables.lock("z").await;
     let write = tokio::spawn({
         let store = Arc::clone(&store);
         async move { store.set(set_request("z", "two")).await }
     });
     tables.waiting(1).await;
-    tables.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'").await;
+    tables.break_sessions().await;
     sql(&lock, "COMMIT").await;
     write.await.unwrap().unwrap();
     assert_eq!(get(&*store, "z").await.data, "two");
