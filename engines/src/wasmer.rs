@@ -1,6 +1,7 @@
 //! The engine `wasmer`: each guest has a thread for itself, which waits while the guest waits for its host.
 
 mod config;
+mod data;
 mod guest;
 mod interrupt;
 mod memory;
@@ -49,7 +50,7 @@ impl Engine for Wasmer {
 
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {
         let compile = || -> anyhow::Result<Vec<u8>> {
-            let module = wasmer::Module::new(&config::engine(), module)?;
+            let module = wasmer::Module::new(&config::engine(), data::joined(module))?;
             Ok(module.serialize()?.into())
         };
         compile().map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })

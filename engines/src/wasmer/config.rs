@@ -3,6 +3,7 @@
 use wasmer::Engine;
 use wasmer::sys::{Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt as _, vm};
 
+use super::data::MOST_ZEROS;
 use super::memory::KeptMemories;
 
 /// Exactly what wasmtime takes as well, so that a module runs on both or on neither.
@@ -36,5 +37,6 @@ pub(super) fn engine() -> Engine {
 pub(super) fn fingerprint(engine: &Engine) -> String {
     let target = engine.target();
     let (version, compiler) = (vm::VERSION, engine.deterministic_id());
-    format!("{version} {compiler} {} {:?} {FEATURES:?}", target.triple(), target.cpu_features())
+    let (triple, processor) = (target.triple(), target.cpu_features());
+    format!("{version} {compiler} {triple} {processor:?} {FEATURES:?} {MOST_ZEROS}")
 }

@@ -16,7 +16,6 @@ for_every_engine! {
     memory_tables_and_globals_are_fresh_however_many_came_before,
     others_come_after_a_trap,
     a_module_may_have_several_memories_and_tables,
-    a_module_may_have_much_data,
 }
 
 const AT_ONCE: u32 = 50;
@@ -112,19 +111,5 @@ async fn a_module_may_have_several_memories_and_tables(engine: &dyn Engine) {
         for _ in 0..3 {
             guest.instantiate().await.unwrap().run("run").await.unwrap();
         }
-    }
-}
-
-/// So much that an engine may map it rather than copy it.
-async fn a_module_may_have_much_data(engine: &dyn Engine) {
-    let check = r#"(func (export "check")
-        (if (i32.ne (i32.load8_u (i32.const 500000)) (i32.const 0x61)) (then (unreachable)))
-        (i32.store8 (i32.const 500000) (i32.const 0)))"#;
-    let data = "a".repeat(1_000_000);
-    let guest = Guest::new(engine, format!("(module (memory 16) (data (i32.const 0) \"{data}\") {check})"));
-    for _ in 0..3 {
-        let mut instance = guest.instantiate().await.unwrap();
-        instance.run("check").await.unwrap();
-        assert!(matches!(instance.run("check").await, Err(Stop::Trap(_))), "the guest's own memory has changed");
     }
 }

@@ -6,6 +6,7 @@ mod support;
 mod at_once;
 mod calls;
 mod cancellation;
+mod data;
 mod files;
 mod isolation;
 mod traps;
