@@ -1,16 +1,18 @@
 //! Memories that guests have one after the other.
 //!
 //! To map one and to unmap it takes longer than the rest of an instance, and whenever the kernel takes pages back it has to
-//! interrupt all processors that serve guests. So a memory is cleared in place and kept for the next guest.
+//! interrupt all processors that serve guests. So a memory is cleared in place and kept for the next guest, unless it began
+//! with more than zeros.
 
 mod touched;
 
 use std::ffi::c_void;
+use std::fs::File;
 use std::io;
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap};
 
 use touched::{PageMap, Touched, touched};
 
@@ -50,6 +52,13 @@ impl SpareMemories {
     }
 }
 
+/// What a memory begins with: the first bytes of a file that nobody changes, whole pages at an address.
+pub(crate) struct MemoryImage {
+    pub(crate) file: File,
+    pub(crate) address: usize,
+    pub(crate) length: usize,
+}
+
 /// Address space that can be read and written up to some point.
 #[derive(Debug)]
 pub(crate) struct GuestMemory {
@@ -75,6 +84,21 @@ impl GuestMemory {
         let mapping = unsafe { mmap_anonymous(null_mut(), GUARD + bytes, ProtFlags::empty(), flags) }?;
         let base = NonNull::new(mapping.cast::<u8>().wrapping_add(GUARD)).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, reserved: bytes, accessible: 0, home: None })
+    }
+
+    /// A new memory, for one guest. What it writes to is copied first, page by page.
+    pub(crate) fn map_with(bytes: usize, accessible: usize, image: &MemoryImage) -> io::Result<Self> {
+        let MemoryImage { file, address, length } = image;
+        if address.checked_add(*length).is_none_or(|end| end > accessible) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut memory = Self::map(bytes)?;
+        memory.resize(accessible)?;
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+        // SAFETY: this is a part of the new mapping, and nobody has a reference into it.
+        #[expect(unsafe_code, reason = "see above")]
+        unsafe { mmap(memory.at(*address), *length, access, flags, file, 0) }?;
+        Ok(memory)
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {

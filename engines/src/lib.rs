@@ -7,6 +7,7 @@
 pub mod artifact_cache;
 pub mod engine;
 mod guest_memory;
+mod module_data;
 pub mod module_info;
 #[cfg(feature = "wasmer")]
 pub mod wasmer;

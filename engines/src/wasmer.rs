@@ -1,8 +1,8 @@
 //! The engine `wasmer`: each guest has a thread for itself, which waits while the guest waits for its host.
 
 mod config;
-mod data;
 mod guest;
+mod image;
 mod interrupt;
 mod memory;
 mod signal;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
 use guest::RunningGuest;
+use image::Image;
 use interrupt::{Leash, Reach};
 use store::LinkedStore;
 use thread::GuestThread;
@@ -45,13 +46,14 @@ impl Engine for Wasmer {
     }
 
     fn fingerprint(&self) -> String {
-        config::fingerprint(&config::engine())
+        config::fingerprint(&config::engine(None))
     }
 
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {
         let compile = || -> anyhow::Result<Vec<u8>> {
-            let module = wasmer::Module::new(&config::engine(), data::joined(module))?;
-            Ok(module.serialize()?.into())
+            let (image, module) = Image::take_from(module);
+            let module = wasmer::Module::new(&config::engine(None), module)?;
+            Ok(image.with_code(&module.serialize()?))
         };
         compile().map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
     }
@@ -59,9 +61,10 @@ impl Engine for Wasmer {
     #[expect(unsafe_code, reason = "the caller vouches for the artifact")]
     unsafe fn load(&self, artifact: &Artifact) -> Result<Arc<dyn Module>, LoadError> {
         let load = || -> anyhow::Result<Arc<LoadedModule>> {
-            let engine = config::engine();
+            let (image, code) = image::open(artifact)?;
+            let engine = config::engine(image);
             // SAFETY: this function's own contract.
-            let module = unsafe { wasmer::Module::deserialize_unchecked(&engine, artifact.map()?) }?;
+            let module = unsafe { wasmer::Module::deserialize_unchecked(&engine, code) }?;
             let wasi = SharedWasi::new(&engine);
             let code = signal::code(&module);
             let module = Arc::new(LoadedModule { engine, module, code, wasi });

@@ -16,19 +16,16 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use host_abi::canonical::{ExportCall, GuestExports as _, call_export};
 use host_abi::host_functions::host_functions;
-use wasmparser::{Parser, Payload};
 use wasmtime::{AsContextMut as _, InstancePre, Linker, Store};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop, initialized};
+use crate::module_data;
 use guest::{ExportPlaces, GuestState, RunningGuest};
 use watch::Watch;
 
 const NAME: &str = "wasmtime";
-
-/// Up to how many bytes of data a module's memories are filled by copying.
-const MOST_COPIED: usize = 256 << 10;
 
 /// An artifact fits the engine it was compiled with.
 pub struct Wasmtime {
@@ -61,7 +58,7 @@ impl Engine for Wasmtime {
     }
 
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError> {
-        let engine = if data_size(module) <= MOST_COPIED { &self.copying } else { &self.mapping };
+        let engine = if module_data::is_much(module) { &self.mapping } else { &self.copying };
         engine.precompile_module(module).map_err(|error| CompileError { engine: NAME, reason: format!("{error:#}") })
     }
 
@@ -74,16 +71,6 @@ impl Engine for Wasmtime {
         let linked = module.and_then(|module| link(&module));
         linked.map_err(|error| LoadError { engine: NAME, reason: format!("{error:#}") })
     }
-}
-
-/// How many bytes there are to fill memories with, as far as the module can be read.
-fn data_size(module: &[u8]) -> usize {
-    let sections = Parser::new(0).parse_all(module).map_while(Result::ok);
-    let data = sections.filter_map(|section| match section {
-        Payload::DataSection(data) => Some(data.range().len()),
-        _ => None,
-    });
-    data.sum()
 }
 
 /// # Safety

@@ -3,8 +3,9 @@
 use wasmer::Engine;
 use wasmer::sys::{Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt as _, vm};
 
-use super::data::MOST_ZEROS;
-use super::memory::KeptMemories;
+use super::image::LAYOUT;
+use super::memory::Memories;
+use crate::guest_memory::MemoryImage;
 
 /// Exactly what wasmtime takes as well, so that a module runs on both or on neither.
 const FEATURES: Features = Features {
@@ -24,12 +25,12 @@ const FEATURES: Features = Features {
 };
 
 /// A new engine. One keeps all the code that it ever compiled or loaded, so each compilation and each loaded module
-/// has its own.
-pub(super) fn engine() -> Engine {
+/// has its own. The module's memory begins with the image, if there is one.
+pub(super) fn engine(image: Option<MemoryImage>) -> Engine {
     let mut compiler = Cranelift::new();
     compiler.opt_level(CraneliftOptLevel::Speed);
     let mut engine: Engine = EngineBuilder::new(compiler).set_features(Some(FEATURES)).into();
-    engine.set_tunables(KeptMemories::new(engine.target()));
+    engine.set_tunables(Memories::new(engine.target(), image));
     engine
 }
 
@@ -38,5 +39,5 @@ pub(super) fn fingerprint(engine: &Engine) -> String {
     let target = engine.target();
     let (version, compiler) = (vm::VERSION, engine.deterministic_id());
     let (triple, processor) = (target.triple(), target.cpu_features());
-    format!("{version} {compiler} {triple} {processor:?} {FEATURES:?} {MOST_ZEROS}")
+    format!("{version} {compiler} {triple} {processor:?} {FEATURES:?} {LAYOUT}")
 }

@@ -1,4 +1,4 @@
-//! Memories of guests, which are used again.
+//! Memories of guests, which are used again unless they begin with an image.
 
 use std::io;
 use std::ptr::NonNull;
@@ -7,21 +7,22 @@ use wasmer::sys::vm::{LinearMemory, VMMemory, VMMemoryDefinition, VMTable, VMTab
 use wasmer::sys::{BaseTunables, Target, Tunables};
 use wasmer::{MemoryError, MemoryStyle, MemoryType, Pages, TableStyle, TableType};
 
-use crate::guest_memory::{GuestMemory, SpareMemories};
+use crate::guest_memory::{GuestMemory, MemoryImage, SpareMemories};
 
 /// wasmer's own way to make memories and tables, but for the memories that a module defines.
-pub(super) struct KeptMemories {
+pub(super) struct Memories {
     others: BaseTunables,
     spare: SpareMemories,
+    image: Option<MemoryImage>,
 }
 
-impl KeptMemories {
-    pub(super) fn new(target: &Target) -> Self {
-        Self { others: BaseTunables::for_target(target), spare: SpareMemories::default() }
+impl Memories {
+    pub(super) fn new(target: &Target, image: Option<MemoryImage>) -> Self {
+        Self { others: BaseTunables::for_target(target), spare: SpareMemories::default(), image }
     }
 }
 
-impl Tunables for KeptMemories {
+impl Tunables for Memories {
     fn memory_style(&self, memory: &MemoryType) -> MemoryStyle {
         self.others.memory_style(memory)
     }
@@ -41,15 +42,22 @@ impl Tunables for KeptMemories {
         style: &MemoryStyle,
         definition: NonNull<VMMemoryDefinition>,
     ) -> Result<VMMemory, MemoryError> {
-        let memory: Box<dyn LinearMemory + Send + Sync> = match *style {
-            MemoryStyle::Static { bound, offset_guard_size } => {
+        let memory: Box<dyn LinearMemory + Send + Sync> = match (*style, &self.image) {
+            (MemoryStyle::Static { bound, offset_guard_size }, image) => {
                 let (bytes, minimum) = (bound.bytes().0 + offset_guard_size as usize, ty.minimum.bytes().0);
-                let memory = self.spare.take_or_map(bytes, minimum).map_err(not_given)?;
+                let memory = match image {
+                    Some(image) => GuestMemory::map_with(bytes, minimum, image),
+                    None => self.spare.take_or_map(bytes, minimum),
+                };
                 // SAFETY: this function's own contract.
-                unsafe { Box::new(DefinedMemory::new(*ty, *style, memory, definition)) }
+                unsafe { Box::new(DefinedMemory::new(*ty, *style, memory.map_err(not_given)?, definition)) }
             }
             // SAFETY: this function's own contract.
-            MemoryStyle::Dynamic { .. } => return unsafe { self.others.create_vm_memory(ty, style, definition) },
+            (_, None) => return unsafe { self.others.create_vm_memory(ty, style, definition) },
+            (_, Some(_)) => {
+                let message = "a memory that moves has no image".to_owned();
+                return Err(MemoryError::UnsupportedOperation { message });
+            }
         };
         Ok(memory.into())
     }
