@@ -31,16 +31,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::Context as _;
 use components::Registry;
 use create::Created;
 use engines::engine::Engine;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdin, stderr, stdin};
+use rustix::thread::set_name;
 
 use crate::logging;
-use crate::protocol::{self, FromGuestHost, ToGuestHost};
+use crate::protocol::{self, FromGuestHost, Job};
 
 /// The exit code of a container whose host failed it after the start, as `docker run` has it for its own failures.
 pub(crate) const HOST_FAILED: u8 = 125;
@@ -106,6 +107,8 @@ impl GuestHost {
     }
 
     fn serve_shim(self, debug: bool) -> ExitCode {
+        // It was executed by the number of a descriptor.
+        let _ = set_name(c"dapr-guest-host");
         let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
         match self.create(&control) {
@@ -123,13 +126,10 @@ impl GuestHost {
     }
 
     fn create(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
-        let (request, streams) = protocol::receive_with_descriptors(control)?.context("the shim is gone")?;
-        let streams: Vec<_> = streams.into_iter().map(File::from).collect();
-        let streams = streams.try_into().map_err(|_| anyhow!("the shim sent a request without three streams"))?;
-        match request {
-            ToGuestHost::Create(request) => create::create(self, &request, control, streams),
-            ToGuestHost::Exec(request) => exec::exec(self, &request, control, streams),
-            ToGuestHost::Start => bail!("the shim asked for a start before there is a container"),
+        let (job, streams) = protocol::receive_job(control)?;
+        match job {
+            Job::Create(request) => create::create(self, &request, control, streams),
+            Job::Exec(request) => exec::exec(self, &request, control, streams),
         }
     }
 

@@ -1,25 +1,28 @@
 //! What the shim and a guest host say to each other, one message a packet, over a socket pair. A guest host finds its
 //! end as its standard input.
 //!
-//! A container's life: the shim sends [`ToGuestHost::Create`], and with it the container's standard streams (input,
+//! A container's life: the shim sends [`Job::Create`], and with it the container's standard streams (input,
 //! output, error), to the process it has just executed. That process answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
 //! answers [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
 //! [`FromGuestHost::Started`].
 //!
-//! One more process in a container: the shim sends [`ToGuestHost::Exec`], with its streams, to a process it has just executed, and gets
+//! One more process in a container: the shim sends [`Job::Exec`], with its streams, to a process it has just executed, and gets
 //! [`FromGuestHost::Created`] once the new one runs.
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use anyhow::{Context as _, bail};
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
     socketpair,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,15 +33,22 @@ use crate::operator_config::OperatorConfig;
 /// container has anything, and removed when nothing of it is left.
 pub(crate) const STATE_FOLDER: &str = "libcontainer";
 
-/// No message is larger: a spec's paths and mounts fit many times over.
+/// No message is larger.
 const MAX_MESSAGE: usize = 128 * 1024;
-/// Three standard streams.
-const MAX_DESCRIPTORS: usize = 3;
+/// Three standard streams, and a job.
+const MAX_DESCRIPTORS: usize = 4;
+
+/// What a guest host is executed for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Create(Box<CreateContainer>),
+    Exec(Box<ExecProcess>),
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToGuestHost {
-    Create(Box<CreateContainer>),
-    Exec(Box<ExecProcess>),
+    /// The job comes with the message, as a file: an exec's arguments and environment may be long.
+    Serve,
     Start,
 }
 
@@ -101,6 +111,27 @@ pub(crate) enum FromGuestHost {
 /// Two ends of a new connection.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends a job, and the standard streams that it is about.
+pub(crate) fn send_job(socket: &OwnedFd, job: &Job, streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    let mut file = File::from(memfd_create("job", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(job)?)?;
+    file.rewind()?;
+    let [stdin, stdout, stderr] = streams;
+    send_with_descriptors(socket, &ToGuestHost::Serve, &[stdin, stdout, stderr, file.as_fd()])
+}
+
+/// Receives the job that this process was executed for, and its standard streams.
+pub(crate) fn receive_job(socket: &OwnedFd) -> anyhow::Result<(Job, [File; 3])> {
+    let (message, descriptors) = receive_with_descriptors(socket)?.context("the shim is gone")?;
+    let files: Vec<_> = descriptors.into_iter().map(File::from).collect();
+    let (ToGuestHost::Serve, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
+        bail!("the shim sent something else than a job with three streams");
+    };
+    let mut job = Vec::new();
+    file.read_to_end(&mut job)?;
+    Ok((serde_json::from_slice(&job)?, [stdin, stdout, stderr]))
 }
 
 /// Sends one message.

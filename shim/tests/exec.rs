@@ -11,7 +11,9 @@ use containerd_shim::api::{CloseIORequest, DeleteRequest, ExecProcessRequest, Ki
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::mkfifo;
 use serde_json::json;
 use support::events::Events;
@@ -302,6 +304,55 @@ fn the_end_of_a_container_is_the_end_of_its_processes_and_comes_behind_theirs() 
     }
     drop(events);
     node.assert_nothing_left();
+}
+
+#[test]
+fn arguments_may_be_as_long_as_a_linux_program_s() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let long = "x".repeat(100_000);
+    let run =
+        node.exec("guest", &["/bin/busybox", "sh", "-c", "echo $(( ${#0} + ${#1} + ${#2} ))", &long, &long, &long]);
+    assert_eq!((run.stdout().as_str(), run.status()), ("300000\n", 0), "{}", run.stderr());
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn a_linux_program_ends_when_nobody_reads_its_output_any_more() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let status = node.exec("guest", &["/bin/busybox", "cat", "/proc/self/status"]).stdout();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).expect("the ignored signals");
+    let ignored = u64::from_str_radix(ignored, 16).expect("a mask");
+    assert_eq!(ignored & 1 << (Signal::SIGPIPE as u64 - 1), 0, "{status}");
+    node.end("guest", "SIGKILL");
+}
+
+/// Root in a container finds the program, which the node executes for the next one. While it runs, nobody can write to it
+/// anyway.
+#[test]
+fn the_program_that_runs_guests_lies_where_a_container_cannot_write() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let program = format!("/proc/{}/exe", node.pid("guest"));
+    assert!(statvfs(program.as_str()).expect("its file system").flags().contains(FsFlags::ST_RDONLY));
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn a_guest_leaves_no_zombies_of_those_whose_parents_have_gone() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let sh = |script| node.exec("guest", &["/bin/busybox", "sh", "-c", script]);
+    let orphan =
+        r#"(/bin/busybox sh -c 'echo $$ > /orphan; exec /bin/busybox true' &); while [ ! -s /orphan ]; do :; done"#;
+    assert_eq!(sh(orphan).status(), 0);
+    let end = r#"status=/proc/$(/bin/busybox cat /orphan)/status
+        while [ -e $status ] && ! /bin/busybox grep -qs '^State:.Z' $status; do :; done
+        /bin/busybox cat $status"#;
+    let run = sh(end);
+    assert!(run.stderr().contains("No such file"), "{}{}", run.stdout(), run.stderr());
+    node.end("guest", "SIGKILL");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 
 mod rights;
 
-use std::env;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::RawFd;
@@ -35,7 +34,8 @@ const MAX_MESSAGE: usize = 4096;
 pub(super) fn in_child(engine: &str, module: &Module, limits: &CompilerConfig) -> anyhow::Result<Artifact> {
     keep_descriptors().context("cannot keep descriptors from the compiler")?;
     let (artifact, message) = (memory_file("artifact")?, memory_file("message")?);
-    let mut child = Command::new(env::current_exe()?)
+    // This very program, which lies on a mount that no path leads to.
+    let mut child = Command::new("/proc/self/exe")
         .args(["compile", engine, &limits.max_memory_bytes.to_string()])
         .env_clear()
         .current_dir("/")

@@ -17,6 +17,7 @@ use host_abi::host_functions::HostContext;
 use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::close;
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags, fstat, makedev, open};
@@ -74,6 +75,7 @@ impl ContainerExecutor {
             Program::Wasm(program) => {
                 let _ = set_name(c"dapr-guest-host");
                 drop_as_an_execution_would()?;
+                leave_zombies_to_the_kernel()?;
                 name_service::use_built_in_services().context("cannot set how names are looked up")?;
                 self.run_wasm(program, spec, &added)
             }
@@ -158,6 +160,14 @@ impl Executor for ContainerExecutor {
             Program::Wasm(_) => Ok(()),
         }
     }
+}
+
+/// In a pid namespace of its own, a container's first process becomes the parent of whatever loses its own. This one has no
+/// children.
+fn leave_zombies_to_the_kernel() -> nix::Result<()> {
+    // SAFETY: no handler is installed.
+    #[expect(unsafe_code, reason = "see above")]
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.map(drop)
 }
 
 /// libcontainer leaves an output that is /dev/null open for reading alone.

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{AccessFlags, access, execv};
 
 /// The file that a name stands for: itself if it has a slash, else the first that can be executed in a folder of
@@ -54,6 +55,10 @@ pub(super) fn execute(arguments: &[String]) -> anyhow::Result<Infallible> {
     let path = CString::new(path.into_os_string().into_encoded_bytes())?;
     let arguments =
         arguments.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    // This process's own standard library ignores it, and an execution keeps that.
+    // SAFETY: no handler is installed.
+    #[expect(unsafe_code, reason = "see above")]
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     execv(&path, &arguments).map_err(|error| anyhow::anyhow!("exec: {name:?}: {}", words(error)))
 }
 

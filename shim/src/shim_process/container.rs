@@ -26,7 +26,7 @@ use super::spec::Spec;
 use super::stdio::{self, StreamNames};
 use super::task_state::{Refused, Request, TaskState};
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, STATE_FOLDER, ToGuestHost};
+use crate::protocol::{CreateContainer, ExecProcess, FromGuestHost, Job, STATE_FOLDER, ToGuestHost};
 use mounts::{Mounts, unmount};
 
 /// The name of the file in the bundle that holds the pid, for whoever cleans up behind a dead shim.
@@ -81,8 +81,8 @@ impl Container {
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
-        let request = ToGuestHost::Create(Box::new(request));
-        let control = Control::launch(&operator, &bundle, debug, &request, &guest_streams)?;
+        let job = Job::Create(Box::new(request));
+        let control = Control::launch(&operator, &bundle, debug, &job, &guest_streams)?;
         // Each is at its end when the container is.
         drop(guest_streams);
         let created = async {
@@ -141,14 +141,14 @@ impl Container {
         let spec = self.execs().get(&process.exec_id).map(|exec| exec.spec.clone()).context("the process is gone")?;
         let (guest_streams, kept) = stdio::open(&process.streams)?;
         let exits = Exits::watch().await?;
-        let request = ToGuestHost::Exec(Box::new(ExecProcess {
+        let job = Job::Exec(Box::new(ExecProcess {
             container_id: self.id.clone(),
             bundle: self.bundle.clone(),
             container_pid: self.init.pid(),
             process: spec,
             operator: self.operator.clone(),
         }));
-        let control = Control::launch(&self.operator, &self.bundle, self.debug, &request, &guest_streams)?;
+        let control = Control::launch(&self.operator, &self.bundle, self.debug, &job, &guest_streams)?;
         drop(guest_streams);
         let (pid, terminal) = match control.receive().await? {
             Some((FromGuestHost::Created { pid }, terminal)) => (pid, terminal),

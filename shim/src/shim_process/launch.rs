@@ -2,7 +2,8 @@
 
 use std::env;
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -10,11 +11,10 @@ use anyhow::{Context as _, bail};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::read_only;
 use super::stdio::GuestStreams;
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{
-    self, FromGuestHost, ToGuestHost, receive_with_descriptors, send_message, send_with_descriptors,
-};
+use crate::protocol::{self, FromGuestHost, Job, ToGuestHost, receive_with_descriptors, send_message};
 
 /// The shim's end of the socket to a guest host.
 pub(super) struct Control(AsyncFd<OwnedFd>);
@@ -25,7 +25,7 @@ impl Control {
         operator: &OperatorConfig,
         bundle: &Path,
         debug: bool,
-        request: &ToGuestHost,
+        job: &Job,
         streams: &GuestStreams,
     ) -> anyhow::Result<Self> {
         let (control, theirs) = protocol::pair()?;
@@ -33,8 +33,11 @@ impl Control {
             Some(program) => program.clone(),
             None => env::current_exe()?.with_file_name("dapr-guest-host"),
         };
+        let cannot_start = || format!("cannot start {}", guest_host.display());
+        let program = read_only::open(&guest_host).with_context(cannot_start)?;
         // Nothing that would have the standard library clone this process instead of just executing the other.
-        Command::new(&guest_host)
+        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0(&guest_host)
             .args(["serve", if debug { "debug" } else { "info" }])
             .env_clear()
             .current_dir("/")
@@ -42,9 +45,9 @@ impl Control {
             .stdout(Stdio::null())
             .stderr(log_of(bundle))
             .spawn()
-            .with_context(|| format!("cannot start {}", guest_host.display()))?;
+            .with_context(cannot_start)?;
         let GuestStreams { stdin, stdout, stderr } = streams;
-        send_with_descriptors(&control, request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+        protocol::send_job(&control, job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
             .context("the guest host ended before it knew what for; its log is in containerd's")?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.

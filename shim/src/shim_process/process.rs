@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use containerd_shim::asynchronous::monitor::{Subscription, monitor_subscribe, monitor_unsubscribe};
 use containerd_shim::monitor::{Subject, Topic};
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::signal::Signal;
@@ -69,8 +70,17 @@ impl Exits {
                 break;
             }
         }
-        let _ = monitor_unsubscribe(self.0.id).await;
         Exit { status, at: OffsetDateTime::now_utc() }
+    }
+}
+
+/// Also of a process that never came to be.
+impl Drop for Exits {
+    fn drop(&mut self) {
+        let id = self.0.id;
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { monitor_unsubscribe(id).await });
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::stdio::{self, StreamNames};
 
@@ -69,7 +70,7 @@ impl Terminal {
             copy.abort();
         }
         self.process_ended.cancel();
-        let _ = timeout(LAST_OUTPUT, self.copying_output).await;
+        let _ = timeout(LAST_OUTPUT, AbortOnDropHandle::new(self.copying_output)).await;
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
         "http2", Program::Rust("http");
         both_protocols_are_served_on_one_port,
         a_guest_cannot_tell_which_protocol_it_was,
+        what_has_no_body_is_answered_without_one,
         streams_of_one_connection_get_their_own_answers,
         limits_are_the_same,
     }
@@ -50,6 +51,19 @@ async fn a_guest_cannot_tell_which_protocol_it_was(subject: Subject) -> anyhow::
     ensure!(inspected(&response, "body")? == ["4 bytes"]);
     ensure!(http2.get("/status/404").await?.status() == StatusCode::NOT_FOUND);
     http2.stop().await
+}
+
+/// Whatever the guest answers. A client of HTTP/2 takes a body as an error.
+async fn what_has_no_body_is_answered_without_one(subject: Subject) -> anyhow::Result<()> {
+    let server = Server::start_http2(subject.guest()?, HttpOptions::default()).await?;
+    let head = server.send(Method::HEAD, "/", Bytes::new()).await?;
+    ensure!(head.status() == StatusCode::OK && head.body().is_empty());
+    ensure!(head.headers().get(header::CONTENT_LENGTH).is_none_or(|length| length == "16"));
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+        let response = server.get(&format!("/status/{}", status.as_u16())).await?;
+        ensure!(response.status() == status && response.body().is_empty());
+    }
+    server.stop().await
 }
 
 async fn streams_of_one_connection_get_their_own_answers(subject: Subject) -> anyhow::Result<()> {

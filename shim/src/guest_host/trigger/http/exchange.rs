@@ -8,7 +8,7 @@ use bytes::Bytes;
 use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
-use http::{HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::task::yield_now;
@@ -152,16 +152,25 @@ fn method(method: &http::Method) -> Option<Method> {
 fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Full<Bytes>>> {
     let status = StatusCode::from_u16(response.status).ok().filter(|status| !status.is_informational());
     let status = status.with_context(|| format!("status {}", response.status))?;
-    let mut answer = hyper::Response::new(Full::new(response.body.unwrap_or_default()));
-    *answer.status_mut() = status;
+    let mut headers = HeaderMap::new();
     for (name, value) in response.headers.unwrap_or_default() {
         let name = HeaderName::try_from(&name).with_context(|| format!("header name {name:?}"))?;
         let value = HeaderValue::try_from(value).with_context(|| format!("value of header {name}"))?;
         // How the answer travels is this server's affair; only a HEAD says how long the body would have been.
         let travels = [CONNECTION, TRANSFER_ENCODING].contains(&name) || (name == CONTENT_LENGTH && !head);
         if !travels {
-            answer.headers_mut().append(name, value);
+            headers.try_append(name, value).context("too many headers")?;
         }
     }
+    let mut body = response.body.unwrap_or_default();
+    if head && !body.is_empty() && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(CONTENT_LENGTH, body.len().into());
+    }
+    // HTTP/2 would send a body where there is none.
+    if head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
+        body.clear();
+    }
+    let mut answer = hyper::Response::new(Full::new(body));
+    (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
     Ok(answer)
 }
