@@ -11,7 +11,8 @@ mod resolve;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub use fault::{Fault, Faults, Place, Problem};
 use crate::app::App;
 use crate::properties::{InvalidProperty, Properties};
 use crate::resiliency;
-use crate::secrets::SecretScopes;
+use crate::secrets::{Budget, NONBLOCK, SecretScopes};
 
 /// All documents that count, in the order of the files.
 #[derive(Debug, Default)]
@@ -84,13 +85,29 @@ impl Manifest {
     }
 }
 
-/// Reads every document of `paths`, each a file or a folder.
-pub fn read<P: AsRef<Path>>(paths: &[P], faults: &mut Faults) -> Documents {
+/// The text of a file of documents, or why there is none.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    text: io::Result<String>,
+}
+
+/// Reads the files of `paths`, each a file or a folder.
+pub fn sources<P: AsRef<Path>>(paths: &[P]) -> Vec<Source> {
+    let sources = paths.iter().flat_map(|path| match files(path.as_ref()) {
+        Ok(files) => files.into_iter().map(|path| Source { text: text(&path), path }).collect(),
+        Err(error) => vec![Source { path: path.as_ref().to_owned(), text: Err(error) }],
+    });
+    sources.collect()
+}
+
+/// All documents of the sources.
+pub fn read<'a>(sources: impl IntoIterator<Item = &'a Source>, faults: &mut Faults) -> Documents {
     let mut documents = Documents::default();
-    for path in paths {
-        match files(path.as_ref()) {
-            Ok(files) => files.iter().for_each(|file| read_file(file, &mut documents, faults)),
-            Err(error) => faults.push(Place::path(path), error),
+    for Source { path, text } in sources {
+        match text {
+            Ok(text) => read_text(path, text, &mut documents, faults),
+            Err(error) => faults.push(Place::path(path), io::Error::new(error.kind(), error.to_string())),
         }
     }
     documents
@@ -113,12 +130,14 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_file(file: &Path, documents: &mut Documents, faults: &mut Faults) {
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => return faults.push(Place::path(file), error),
-    };
-    for document in document::split(&text) {
+/// The file may be an image's: it must be a regular one, and not larger than secrets may be together.
+fn text(file: &Path) -> io::Result<String> {
+    let mut file = fs::File::options().read(true).custom_flags(NONBLOCK).open(file)?;
+    String::from_utf8(Budget::new().read(&mut file)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "not UTF-8"))
+}
+
+fn read_text(file: &Path, text: &str, documents: &mut Documents, faults: &mut Faults) {
+    for document in document::split(text) {
         let place = Place::document(file, document.number, document.line);
         match document.parse() {
             Ok(Resource::Component(component)) => match component.at(place) {

@@ -12,7 +12,7 @@ use host_abi::state::StateStore;
 
 use crate::app::App;
 use crate::field::Description;
-use crate::manifest::{self, Faults, Manifest, Problem};
+use crate::manifest::{self, Faults, Manifest, Problem, Source};
 use crate::properties::{InvalidProperty, Properties};
 use crate::resiliency::Policies;
 use crate::secrets::{SecretSource, SecretSources, kubernetes, local_env, local_file};
@@ -144,8 +144,20 @@ impl Registry {
     /// # Errors
     /// All that is wrong with any of the manifests, together.
     pub fn load<P: AsRef<Path>>(&self, paths: &[P], app: &App) -> Result<Components, Faults> {
+        self.load_sources(&manifest::sources(paths), app)
+    }
+
+    /// The same with manifests that were read before, or elsewhere.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_sources<'a>(
+        &self,
+        sources: impl IntoIterator<Item = &'a Source>,
+        app: &App,
+    ) -> Result<Components, Faults> {
         let mut faults = Faults::default();
-        let documents = manifest::read(paths, &mut faults);
+        let documents = manifest::read(sources, &mut faults);
         let policies = Policies::new(documents.resiliency, app, &mut faults);
         let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app)).collect();
         let admitted = manifest::refuse_duplicates(admitted, &mut faults).into_iter();

@@ -151,10 +151,10 @@ impl SecretStore for ScopedStore {
 }
 
 /// What may still be read.
-struct Budget(usize);
+pub(crate) struct Budget(usize);
 
 impl Budget {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(MAX_BYTES)
     }
 
@@ -165,7 +165,7 @@ impl Budget {
     }
 
     /// All of a regular file. Nothing is waited for, if it was opened with [`NONBLOCK`].
-    fn read(&mut self, file: &mut std::fs::File) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&mut self, file: &mut std::fs::File) -> io::Result<Vec<u8>> {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -177,4 +177,4 @@ impl Budget {
 }
 
 /// A FIFO is then opened at once, and found out.
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+pub(crate) const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();

@@ -35,7 +35,7 @@ fn the_documents_in_the_page_can_be_read() {
         fs::write(folder.path().join(format!("{number}.yaml")), example).unwrap();
     }
     let mut faults = Faults::default();
-    let documents = manifest::read(&[folder.path()], &mut faults);
+    let documents = manifest::read(&manifest::sources(&[folder.path()]), &mut faults);
     assert!(faults.is_empty(), "{faults}");
     assert!(!examples.is_empty() && documents.components.len() >= examples.len());
 }

@@ -6,6 +6,7 @@ mod log;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use components::manifest::{self, Problem};
@@ -107,7 +108,7 @@ fn a_folder_is_read_in_order_and_not_below_itself() {
         ("e.yaml/f.yaml", &named("in-a-folder-named-like-a-file")),
     ]);
     let mut faults = Faults::default();
-    let documents = manifest::read(&[folder.path()], &mut faults);
+    let documents = manifest::read(&manifest::sources(&[folder.path()]), &mut faults);
     let order: Vec<&str> = documents.components.iter().map(|manifest| manifest.name.as_str()).collect();
     assert_eq!(order, ["first", "also-first", "second"]);
     assert!(faults.is_empty(), "{faults}");
@@ -133,6 +134,20 @@ fn several_paths_are_read_together() {
 fn a_path_that_is_not_there_is_named() {
     let faults = Registry::builtin().load(&[Path::new("/nowhere/at/all")], &App::default()).err().unwrap();
     assert_eq!(faults.to_string(), "/nowhere/at/all: cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_file_that_has_no_end_or_no_writer_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo.yaml");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.yaml")).unwrap();
+    let faults = Registry::builtin().load(&[folder.path()], &App::default()).err().expect("faults").to_string();
+    let lines: Vec<_> = faults.lines().map(|line| line.rsplit_once('/').unwrap().1).collect();
+    assert_eq!(
+        lines,
+        ["fifo.yaml: cannot be read: not a regular file", "zero.yaml: cannot be read: not a regular file"]
+    );
 }
 
 #[test]
@@ -190,7 +205,7 @@ fn all_faults_of_a_folder_are_reported_together() {
         "b.yaml: document 2, line 6: component cache: the name is already taken in b.yaml: document 1, line 2",
         &format!("b.yaml: document 3, line 10: component odd: unknown type state.odd version v1; known: {known}"),
         "c.yaml: document 1, line 5: spec.version: invalid type: sequence, expected a string",
-        "d.yaml: cannot be read: stream did not contain valid UTF-8",
+        "d.yaml: cannot be read: not UTF-8",
     ];
     assert_eq!(faults, expected.join("\n"));
 }
@@ -303,7 +318,9 @@ fn an_init_timeout_that_is_no_time_is_the_default() {
     let init_timeout = |value: &str| {
         let text = CACHE.replace("state.in-memory", &format!("state.in-memory, initTimeout: {value}"));
         let folder = folder(&[("c.yaml", &text)]);
-        manifest::read(&[folder.path()], &mut Faults::default()).components[0].init_timeout.as_millis()
+        manifest::read(&manifest::sources(&[folder.path()]), &mut Faults::default()).components[0]
+            .init_timeout
+            .as_millis()
     };
     assert_eq!(init_timeout("1m30s"), 90_000);
     for value in ["soon", "-1s", "0", "''"] {
@@ -411,7 +428,7 @@ spec:
         ]
     );
     let folder = folder(&[("c.yaml", text)]);
-    let manifests = format!("{:?}", manifest::read(&[folder.path()], &mut Faults::default()));
+    let manifests = format!("{:?}", manifest::read(&manifest::sources(&[folder.path()]), &mut Faults::default()));
     assert!(manifests.contains("redisPassword") && !manifests.contains("hunter2"), "{manifests}");
 }
 

@@ -101,7 +101,7 @@ fn load(written: &Written, folder: &Path, yaml: &str) -> Result<Components, Faul
     let file = folder.join("components.yaml");
     fs::write(&file, yaml).unwrap();
     let mut faults = Faults::default();
-    written.add(manifest::read(&[&file], &mut faults));
+    written.add(manifest::read(&manifest::sources(&[&file]), &mut faults));
     written.add(&faults);
     let mut registry = Registry::builtin();
     registry.register_state_store("state.probe", "v1", in_memory::DESCRIPTION, {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use images::Image;
-use support::{ENGINES, HELLO, Node, engine, free_port, guest};
+use support::{ENGINES, HELLO, Node, engine, free_port, guest, operator_config};
 use testbed::containerd::PATIENCE;
 use testbed::redis::RedisServer;
 
@@ -49,6 +49,24 @@ fn request(port: u16, request: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+#[test]
+fn the_operator_s_components_are_those_of_the_node() {
+    let node = Node::start();
+    // It has a component `state` itself, which the container's folder has not.
+    let folder = node.containerd.folder().join("node-components");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let manifest = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: state}\nspec: {type: state.in-memory, version: v1}\n";
+    std::fs::write(folder.join("state.yaml"), manifest).expect("a manifest");
+    node.import(&image(STATE, "state", "state"));
+    let config = operator_config(&node, &format!("components: {}\n", folder.display()));
+    for name in ENGINES {
+        let run = node.run(&[&config, &engine(name)], STATE, name, &[]);
+        assert_eq!((run.stdout().trim_end(), run.status()), ("value", 0), "{name}: {}", run.stderr());
+    }
+    let config = operator_config(&node, "components: /nowhere\n");
+    node.run(&[&config], STATE, "nowhere", &[]).assert_refused(&["/nowhere: cannot be read: No such file"]);
 }
 
 #[test]

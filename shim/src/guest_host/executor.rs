@@ -6,12 +6,13 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use components::App;
+use components::manifest::sources;
 use engines::engine::{Module, Preopen, WasiConfig};
 use host_abi::host_functions::HostContext;
 use libcontainer::workload::default::DefaultExecutor;
@@ -196,11 +197,11 @@ fn arguments(spec: &Spec) -> &[String] {
 /// Everything that the guests of this container share.
 fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow::Result<Guests> {
     let config = &program.config;
-    let sources: Vec<&PathBuf> = program.node_components.iter().chain(&config.components).collect();
+    let own = sources(config.components.as_slice());
     let mut variables = environment(spec);
     let values = variables.iter().map(|(name, value)| (name.clone(), value.clone().into()));
     let app = App { environment: values.collect(), ..config.app.clone() };
-    let components = program.registry.load(&sources, &app)?;
+    let components = program.registry.load_sources(program.node_components.iter().chain(&own), &app)?;
     let host = HostContext {
         state_stores: components.state_stores,
         secret_stores: components.secret_stores,

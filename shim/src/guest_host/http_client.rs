@@ -9,13 +9,16 @@ use http::{HeaderValue, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 /// A larger response body fails the request.
 const MAX_BODY_BYTES: usize = 64 << 20;
 /// From the connection to the last byte of the response.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection that nobody used for so long is closed.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
+const MAX_IDLE_PER_HOST: usize = 32;
 
 pub(super) struct HttpCaller {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -23,7 +26,9 @@ pub(super) struct HttpCaller {
 
 impl HttpCaller {
     pub(super) fn new() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(MAX_IDLE_TIME).pool_max_idle_per_host(MAX_IDLE_PER_HOST);
+        Self { client: client.build_http() }
     }
 
     async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, HttpError> {

@@ -1,10 +1,10 @@
 //! What a container's process is to run, prepared as far as it can be from outside.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::ensure;
 use components::Registry;
+use components::manifest::{Source, sources};
 use engines::artifact_cache::{Artifact, Entry};
 use engines::engine::Engine;
 use engines::module_info::ModuleInfo;
@@ -29,8 +29,8 @@ pub(super) struct WasmProgram {
     /// The export to run in a new instance before its handler is called.
     pub(super) initializer: Option<&'static str>,
     pub(super) registry: Registry,
-    /// Components of the node, outside the container.
-    pub(super) node_components: Option<PathBuf>,
+    /// The components of the node's operator, whose files the container does not see.
+    pub(super) node_components: Vec<Source>,
 }
 
 impl Program {
@@ -69,7 +69,7 @@ fn wasm_program(
         initializer: initializer(&description.info),
         config,
         registry: guest_host.components,
-        node_components: operator.components.clone(),
+        node_components: sources(operator.components.as_slice()),
     })
 }
 

@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_connection_that_never_sends_anything_is_closed,
         a_connection_that_is_idle_after_a_request_is_closed,
         a_connection_is_not_idle_while_its_request_is_served,
+        a_client_that_does_not_read_its_answer_is_given_up,
     };
     cases.extend(cases! {
         "http-limits", wat!("handler");
@@ -204,5 +205,22 @@ async fn a_connection_is_not_idle_while_its_request_is_served(subject: Subject) 
     sent_until_closed(server.address, "").await?;
     gate.let_through(1);
     ensure!(next(&mut answers).await? == 200);
+    Ok(())
+}
+
+async fn a_client_that_does_not_read_its_answer_is_given_up(subject: Subject) -> anyhow::Result<()> {
+    // More than the two ends of a connection hold between them.
+    const MUCH: usize = 12 << 20;
+    let server = Server::start_with(subject.guest()?, hasty()).await?;
+    let mut stream = TcpStream::connect(server.address).await?;
+    stream.write_all(format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {MUCH}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(&vec![b'x'; MUCH]).await?;
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).await?;
+    ensure!(begin == *b"HTTP/1.1 200", "{begin:?}");
+    server.stop().await?;
+    let mut rest = Vec::new();
+    let ended = stream.read_to_end(&mut rest).await;
+    ensure!(ended.is_err() || rest.len() < MUCH, "all of it was sent");
     Ok(())
 }

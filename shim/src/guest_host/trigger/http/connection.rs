@@ -1,11 +1,14 @@
 //! One connection: HTTP/1.1, or HTTP/2 where the client begins with it (h2c with prior knowledge).
 
 use std::convert::Infallible;
+use std::io::{self, IoSlice};
 use std::net::TcpStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -16,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::exchange::Server;
 use super::options::HttpOptions;
 use crate::guest_host::workers::Workers;
+
+/// How long a client may take to read on when the container is to end.
+const PATIENCE_AT_SHUTDOWN: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub(super) struct Protocols {
@@ -53,22 +59,38 @@ impl Protocols {
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let stream = Watched { stream: TokioIo::new(stream), activity: Arc::clone(&activity) };
+        let mut connection = pin!(self.http.serve_connection(stream, service));
+        let is_to_end = async {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = activity.idle_for(self.idle_timeout) => {}
+            }
+        };
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
-            () = async {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = activity.idle_for(self.idle_timeout) => {}
-                }
-            } => {
+            () = is_to_end => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = self.nothing_moves(&activity, &shutdown) => Err("the client neither reads nor goes".into()),
+                }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(error, "connection ended");
+        }
+    }
+
+    /// Waits until a connection that is to end is at work on nothing, and nobody has read of its answers for a while.
+    async fn nothing_moves(&self, activity: &Activity, shutdown: &CancellationToken) {
+        tokio::select! {
+            () = activity.idle_for(self.idle_timeout) => {}
+            () = async {
+                shutdown.cancelled().await;
+                activity.idle_for(self.idle_timeout.min(PATIENCE_AT_SHUTDOWN)).await;
+            } => {}
         }
     }
 }
@@ -78,7 +100,7 @@ struct Activity(Mutex<Requests>);
 
 struct Requests {
     under_way: usize,
-    /// When their number last changed.
+    /// When their number last changed, or a part of an answer left.
     since: Instant,
 }
 
@@ -95,7 +117,7 @@ impl Activity {
         requests.since = Instant::now();
     }
 
-    /// Waits until there was no request for so long.
+    /// Waits until there was no request for so long, and no part of an answer left.
     async fn idle_for(&self, timeout: Duration) {
         let mut until = Instant::now() + timeout;
         loop {
@@ -124,5 +146,58 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.change(|under_way| *under_way -= 1);
+    }
+}
+
+/// A connection's stream, whose answers are activity for as long as somebody reads them.
+struct Watched {
+    stream: TokioIo<net::TcpStream>,
+    activity: Arc<Activity>,
+}
+
+impl Watched {
+    fn stream(&mut self) -> Pin<&mut TokioIo<net::TcpStream>> {
+        Pin::new(&mut self.stream)
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.activity.change(|_| ());
+        }
+        written
+    }
+}
+
+impl Read for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, into)
+    }
+}
+
+impl Write for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.stream().poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.stream().poll_write_vectored(cx, parts);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
     }
 }
