@@ -21,6 +21,7 @@ mod name_service;
 mod native;
 mod program;
 mod rootfs;
+mod standard_streams;
 pub mod trigger;
 mod warm;
 pub mod workers;

@@ -16,6 +16,7 @@ mod stdio;
 mod task_service;
 mod task_state;
 mod terminal;
+mod to_its_end;
 
 use std::env;
 use std::fs::{read_to_string, remove_file};

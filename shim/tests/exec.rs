@@ -6,10 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use containerd_shim::api::{CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StateRequest, WaitRequest};
+use containerd_shim::api::{
+    CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest,
+};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
+use containerd_shim::protos::ttrpc::context::with_duration;
 use images::Image;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -326,6 +330,36 @@ fn a_linux_program_ends_when_nobody_reads_its_output_any_more() {
     let ignored = u64::from_str_radix(ignored, 16).expect("a mask");
     assert_eq!(ignored & 1 << (Signal::SIGPIPE as u64 - 1), 0, "{status}");
     node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn a_program_of_a_user_can_open_its_output_by_name() {
+    let node = node();
+    let write = "echo hi > /dev/stdout; echo ho > /proc/self/fd/2";
+    let run = node.run(&[], TOOLS_OF_A_USER, "first", &["/bin/busybox", "sh", "-c", write]);
+    assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{}", run.stderr());
+    node.start_detached(&[], TOOLS_OF_A_USER, "guest", &["/hello.wasm", "daemon"]);
+    let run = node.exec("guest", &["/bin/busybox", "sh", "-c", write]);
+    assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{}", run.stderr());
+    node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn a_start_whose_caller_has_gone_is_made_all_the_same() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    node.add_exec("guest", "sleep", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
+    let (client, id, exec_id) = (node.task_client("guest"), "guest".to_owned(), "sleep".to_owned());
+    let start = StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..StartRequest::default() };
+    let no_time = with_duration(Duration::from_nanos(1));
+    assert!(client.start(no_time, &start).is_err());
+    // Its turn comes behind the start.
+    let delete = DeleteRequest { id: id.clone(), exec_id: exec_id.clone(), ..DeleteRequest::default() };
+    assert_eq!(refusal(client.delete(context(), &delete)).1, "cannot delete a running process");
+    let kill = KillRequest { id, exec_id, signal: 9, ..KillRequest::default() };
+    client.kill(context(), &kill).expect("a signal");
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
 }
 
 /// Root in a container finds the program, which the node executes for the next one. While it runs, nobody can write to it

@@ -20,6 +20,7 @@ use super::devices;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
+use super::standard_streams;
 use crate::cgroup_path::CgroupPath;
 use crate::protocol::{CreateContainer, STATE_FOLDER};
 
@@ -35,7 +36,7 @@ pub(super) fn create(
     guest_host: GuestHost,
     request: &CreateContainer,
     control: &Arc<OwnedFd>,
-    [stdin, stdout, stderr]: [File; 3],
+    streams: [File; 3],
 ) -> anyhow::Result<Created> {
     let rootfs_path = request.bundle.join("rootfs");
     fs::create_dir_all(&rootfs_path)?;
@@ -50,6 +51,8 @@ pub(super) fn create(
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);
     let console = Console::of(spec.process().as_ref(), &request.bundle)?;
+    standard_streams::give(&streams, spec.process().as_ref(), &spec);
+    let [stdin, stdout, stderr] = streams;
     let executor = ContainerExecutor::of_container(program, Arc::clone(control));
     let bundle = bundle_for_libcontainer(&request.bundle, &spec, &cgroup)?;
     if let Some(scope) = &cgroup.scope {

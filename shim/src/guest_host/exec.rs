@@ -21,6 +21,7 @@ use super::devices;
 use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
+use super::standard_streams;
 use crate::protocol::{ExecProcess, STATE_FOLDER};
 
 /// Has the process join the container's namespaces and cgroup. It runs when this returns.
@@ -28,7 +29,7 @@ pub(super) fn exec(
     guest_host: GuestHost,
     request: &ExecProcess,
     control: &Arc<OwnedFd>,
-    [stdin, stdout, stderr]: [File; 3],
+    streams: [File; 3],
 ) -> anyhow::Result<Created> {
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
     // As the container's processes see it, with its volumes.
@@ -37,6 +38,8 @@ pub(super) fn exec(
     let mut process = Process::deserialize(&request.process).context("the process is not one of OCI's")?;
     let workload = exec_workload(&spec, &process, &rootfs)?;
     let console = Console::of(Some(&process), &request.bundle)?;
+    standard_streams::give(&streams, Some(&process), &spec);
+    let [stdin, stdout, stderr] = streams;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);
     devices::confine(&mut process, &spec);

@@ -150,7 +150,8 @@ impl Container {
         }));
         let control = Control::launch(&self.operator, &self.bundle, self.debug, &job, &guest_streams)?;
         drop(guest_streams);
-        let (pid, terminal) = match control.receive().await? {
+        let answer = self.init.is_gone.run_until_cancelled(control.receive()).await;
+        let (pid, terminal) = match answer.context("the container has ended")?? {
             Some((FromGuestHost::Created { pid }, terminal)) => (pid, terminal),
             Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),
             None => bail!("the guest host ended before the process ran; its log is in containerd's"),
@@ -182,17 +183,23 @@ impl Container {
     /// To be called when the first process has ended: has all others end, and waits until they have and that was
     /// published.
     pub(super) async fn end_execs(&self) {
-        if !self.has_pid_namespace {
-            self.cgroup.kill(Signal::KILL);
-        }
         let execs: Vec<_> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
+        self.kill_what_is_left();
         for process in execs {
             // Its start may be on the way.
             drop(process.step.lock().await);
+            self.kill_what_is_left();
             if process.state() == TaskState::Running {
                 process.wait().await;
                 drop(process.step.lock().await);
             }
+        }
+    }
+
+    /// In a pid namespace of its own, the kernel does.
+    fn kill_what_is_left(&self) {
+        if !self.has_pid_namespace {
+            self.cgroup.kill(Signal::KILL);
         }
     }
 
@@ -214,8 +221,9 @@ impl Container {
         Ok(())
     }
 
-    /// Forgets one more process, which must not run.
-    pub(super) fn delete_exec(&self, process: &Process) -> anyhow::Result<()> {
+    /// Forgets one more process, which must not run, nor be about to.
+    pub(super) async fn delete_exec(&self, process: &Process) -> anyhow::Result<()> {
+        let _step = process.step.lock().await;
         process.state().allows(Request::Delete)?;
         self.execs().remove(&process.exec_id);
         Ok(())

@@ -10,6 +10,7 @@ use containerd_shim::monitor::{Subject, Topic};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::signal::Signal;
 use super::stdio::{KeptStreams, StreamNames};
@@ -26,6 +27,8 @@ pub(super) struct Process {
     /// The input was ended, maybe before the process existed.
     stdin_closed: AtomicBool,
     state: watch::Sender<TaskState>,
+    /// The process is gone, though its state may not say so yet.
+    pub(super) is_gone: CancellationToken,
     /// Held while a step of the process's life is taken and published, so that events come in order.
     pub(super) step: tokio::sync::Mutex<()>,
 }
@@ -94,6 +97,7 @@ impl Process {
             open_streams: Mutex::default(),
             stdin_closed: AtomicBool::new(false),
             state: watch::Sender::new(TaskState::Created),
+            is_gone: CancellationToken::new(),
             step: tokio::sync::Mutex::default(),
         }
     }
@@ -151,6 +155,10 @@ impl Process {
 
     pub(super) fn kill(&self, signal: Signal) -> anyhow::Result<()> {
         self.state().allows(Request::Kill)?;
+        if self.is_gone.is_cancelled() {
+            // Another may have its pid.
+            return Err(Refused::AlreadyFinished.into());
+        }
         let pid = self.pid.get().context("the process has not been started")?;
         match signal.send(*pid) {
             // It ended, and its exit is on the way.

@@ -14,6 +14,7 @@ use containerd_shim::protos::ttrpc::r#async::transport::Listener;
 use containerd_shim::publisher::RemotePublisher;
 
 use super::task_service::TaskService;
+use super::to_its_end::done_to_their_end;
 use super::{one_thread, path_of, reaper};
 use crate::logging;
 
@@ -50,7 +51,7 @@ async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyho
     let exit = Arc::new(ExitSignal::default());
     let service = TaskService::new(flags.namespace, flags.id, flags.debug, Arc::clone(&exit), publisher);
     let mut server = Server::new().add_listener(Listener::try_from(listener)?);
-    server = server.register_service(create_task(Arc::new(service)));
+    server = server.register_service(done_to_their_end(create_task(Arc::new(service))));
     server.start().await?;
     exit.wait().await;
     Ok(server)

@@ -136,6 +136,7 @@ impl TaskService {
                     exit = &mut exit => break exit,
                 }
             };
+            process.is_gone.cancel();
             tracing::info!(container.id = container.id, exec.id = process.exec_id, exit.status, "process exited");
             if is_init {
                 container.keep_metrics();
@@ -374,7 +375,7 @@ impl Task for TaskService {
             container.delete().await.map_err(refused)?;
             self.containers().remove(&container.id);
         } else {
-            container.delete_exec(&process).map_err(refused)?;
+            container.delete_exec(&process).await.map_err(refused)?;
         }
         let pid = process.pid().cast_unsigned();
         let exit = process.state().exit();
