@@ -9,7 +9,7 @@ use tokio_postgres::config::Host;
 
 use super::connection_string::{Parameters, cannot_be_used};
 use super::fields;
-use super::tls::{SslMode, Tls};
+use super::tls::{Roots, SslMode, Tls};
 use crate::duration::GoDuration;
 use crate::field::Field;
 use crate::properties::{InvalidProperty, Properties};
@@ -105,7 +105,8 @@ fn tls(parameters: &mut Parameters) -> Result<Tls, InvalidProperty> {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         _ => return Err(InvalidProperty::Other("`sslcert` and `sslkey` go together".to_owned())),
     };
-    Ok(Tls { mode: mode.ok_or_else(|| cannot_be_used("sslmode"))?, root_certificate, identity })
+    let mode = mode.ok_or_else(|| cannot_be_used("sslmode"))?;
+    Ok(Tls { mode, roots: Roots::of(mode, root_certificate), identity })
 }
 
 /// A name that PostgreSQL takes without quotes, perhaps after that of a schema.

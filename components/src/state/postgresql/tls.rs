@@ -1,6 +1,7 @@
 //! TLS, with the modes of libpq: <https://www.postgresql.org/docs/current/libpq-ssl.html>.
 //!
-//! The files are read again for each connection, so that a certificate that was replaced counts from then on.
+//! The files that are named are read again for each connection, so that a certificate that was replaced counts from then on.
+//! The system's root certificates are read once, before a guest runs, which therefore has no say in them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,10 +54,49 @@ impl SslMode {
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     pub(super) mode: SslMode,
-    /// `sslrootcert`: who vouches for the server.
-    pub(super) root_certificate: Option<PathBuf>,
+    pub(super) roots: Roots,
     /// `sslcert` and `sslkey`: who this is.
     pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Who vouches for the server.
+#[derive(Clone, Debug)]
+pub(super) enum Roots {
+    Nobody,
+    /// `sslrootcert`.
+    File(PathBuf),
+    /// As with Go's driver; libpq asks for `sslrootcert=system`.
+    System(RootCertStore),
+}
+
+impl Roots {
+    pub(super) fn of(mode: SslMode, root_certificate: Option<PathBuf>) -> Self {
+        match (mode, root_certificate) {
+            (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) | (SslMode::Require, None) => Self::Nobody,
+            // As libpq and Go's driver: who names a root certificate wants it to count.
+            (SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull, Some(file)) => Self::File(file),
+            (SslMode::VerifyCa | SslMode::VerifyFull, None) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Self::System(roots)
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Option<RootCertStore>, TlsError> {
+        match self {
+            Self::Nobody => Ok(None),
+            Self::System(roots) if roots.is_empty() => Err(TlsError::NoSystemRoots),
+            Self::System(roots) => Ok(Some(roots.clone())),
+            Self::File(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates("sslrootcert", path)? {
+                    roots.add(certificate).map_err(|error| unreadable("sslrootcert", path, &error))?;
+                }
+                Ok(Some(roots))
+            }
+        }
+    }
 }
 
 /// Why there can be no TLS on this side.
@@ -93,31 +133,12 @@ impl Tls {
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
-        // As libpq and Go's driver: who names a root certificate wants it to count.
-        let verifies = match self.mode {
-            SslMode::Disable | SslMode::Allow | SslMode::Prefer => false,
-            SslMode::Require => self.root_certificate.is_some(),
-            SslMode::VerifyCa | SslMode::VerifyFull => true,
-        };
-        let roots = if verifies { Some(self.roots()?) } else { None };
+        let roots = self.roots.read()?;
         let authority = roots.map(|roots| {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             builder.build().map_err(|error| TlsError::Certificates(error.to_string()))
         });
         Ok(Verifier { authority: authority.transpose()?, names: self.mode == SslMode::VerifyFull, provider })
-    }
-
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let mut roots = RootCertStore::empty();
-        let Some(path) = &self.root_certificate else {
-            // As Go's driver; libpq asks for `sslrootcert=system`.
-            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return if added > 0 { Ok(roots) } else { Err(TlsError::NoSystemRoots) };
-        };
-        for certificate in certificates("sslrootcert", path)? {
-            roots.add(certificate).map_err(|error| unreadable("sslrootcert", path, &error))?;
-        }
-        Ok(roots)
     }
 }
 
