@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use images::Image;
@@ -188,14 +187,11 @@ fn a_volume_that_is_not_there_is_named() {
 #[test]
 fn a_guest_host_that_dies_while_it_makes_a_container_is_said_to_have_done_so() {
     let node = Node::start();
-    let program = node.containerd.folder().join("guest-host");
-    fs::write(&program, "#!/bin/sh\ndd count=1 of=/dev/null\n").expect("a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("permissions");
     let operator = node.containerd.folder().join("operator.yaml");
-    fs::write(&operator, format!("guestHost: {}\n", program.display())).expect("a file");
+    fs::write(&operator, "guestHost: /bin/true\n").expect("a file");
     let operator = format!("--runtime-config-path={}", operator.display());
     node.run(&[&operator], HELLO, "dies", &["/hello.wasm", "echo", "hi"])
-        .assert_refused(&["the guest host ended before the container was ready"]);
+        .assert_refused(&["the guest host ended before"]);
     node.assert_nothing_left();
 }
 
