@@ -13,7 +13,7 @@
 //! - A set without `ttlInSeconds` leaves the expiry of the key as it is.
 //! - A delete with the etag `0` deletes every version.
 //!
-//! The store connects when it is first called. While Redis cannot be reached, every call tries again and answers
+//! The store connects when it is first called. While Redis cannot be reached, every command is tried again, and answered
 //! `unavailable` within `dialTimeout`, or `readTimeout` where that is longer. A server that is full, or that has too
 //! few replicas to write, is `unavailable` as well.
 //!
@@ -60,7 +60,7 @@ pub const DESCRIPTION: Description = Description {
     about: "A Redis server, a cluster, or the master that sentinels name, with values as Dapr's store has them. \
             [redis.md](redis.md) has more on TLS, clusters and what happens when a master falls.",
     fields: fields::FIELDS,
-    // There is no pool: all guests share a connection to each server, and one for strong writes.
+    // There is no pool: the guests of a worker share a connection to each server, and one for strong writes.
     without_effect: &[
         "poolSize",
         "minIdleConns",

@@ -164,7 +164,7 @@ fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<
     }
     let mut body = response.body.unwrap_or_default();
     if head && !body.is_empty() && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(CONTENT_LENGTH, body.len().into());
+        headers.try_insert(CONTENT_LENGTH, body.len().into()).context("too many headers")?;
     }
     // HTTP/2 would send a body where there is none.
     if head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
