@@ -141,7 +141,7 @@ fn whole(error: Error) -> BulkError {
 }
 
 async fn transact(host: Arc<HostContext>, (name, request): (String, Transaction)) -> Result<(), StoreError> {
-    Ok(host.state_store(&name)?.transact(request.into_operations()).await?)
+    Ok(host.state_store(&name)?.transact(request.into_operations()?).await?)
 }
 
 /// A [`Secret`] as the interface has it.

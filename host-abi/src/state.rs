@@ -1,5 +1,7 @@
 //! `dapr:state`: the types of its interfaces, and what a state store must do.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -8,6 +10,9 @@ use crate::error::{Error, ErrorClass};
 
 /// Name and value pairs of a request, in the order the guest gave them.
 pub type Metadata = Vec<(String, String)>;
+
+/// What becomes of a transaction's metadata, in all of its operations together.
+const MOST_SHARED_BYTES: usize = 16 << 20;
 
 wit_enum! {
     /// How fresh a read, or how widely acknowledged a write, has to be.
@@ -123,17 +128,31 @@ wit_record! {
 
 impl Transaction {
     /// The operations, each with all of its metadata.
-    pub fn into_operations(self) -> Vec<Operation> {
+    ///
+    /// # Errors
+    /// The transaction's metadata, once for each operation, would be larger than 16 MiB.
+    pub fn into_operations(self) -> Result<Vec<Operation>, Error> {
         let (mut operations, shared) = (self.operations, self.metadata.unwrap_or_default());
-        if !shared.is_empty() {
-            for operation in &mut operations {
-                let own = operation.metadata().get_or_insert_default();
-                let missing = shared.iter().filter(|(name, _)| own.iter().all(|(known, _)| known != name));
-                let missing: Metadata = missing.cloned().collect();
-                own.extend(missing);
-            }
+        if shared.is_empty() {
+            return Ok(operations);
         }
-        operations
+        let pair_bytes = |(name, value): &(String, String)| size_of::<(String, String)>() + name.len() + value.len();
+        let bytes: usize = shared.iter().map(pair_bytes).sum();
+        if bytes.saturating_mul(operations.len()) > MOST_SHARED_BYTES {
+            let message = format!(
+                "metadata of {bytes} bytes for each of {} operations is more than {MOST_SHARED_BYTES} bytes",
+                operations.len()
+            );
+            return Err(Error::new(ErrorClass::InvalidArgument, message));
+        }
+        for operation in &mut operations {
+            let own = operation.metadata().get_or_insert_default();
+            let known: HashSet<_> = own.iter().map(|(name, _)| name.as_str()).collect();
+            let missing = shared.iter().filter(|(name, _)| !known.contains(name.as_str()));
+            let missing: Metadata = missing.cloned().collect();
+            own.extend(missing);
+        }
+        Ok(operations)
     }
 }
 

@@ -12,7 +12,7 @@ use host_abi::canonical::{
 };
 use host_abi::host_functions::{HostFunction, host_functions};
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Headers, Request};
-use host_abi::state::{GetResponse, SetRequest};
+use host_abi::state::{DeleteRequest, GetResponse, Operation, SetRequest, Transaction};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -324,6 +324,18 @@ impl GuestMemory for WholeAddressSpace {
     fn write(&mut self, _: GuestPtr, _: &[u8]) -> Result<(), OutOfBounds> {
         unreachable!("lifting does not write")
     }
+}
+
+#[test]
+fn metadata_of_a_transaction_is_not_repeated_at_any_length() {
+    let operations = vec![Operation::Delete(DeleteRequest::default()); 10_000];
+    let metadata = Some(vec![("name".to_owned(), "long".repeat(25_000))]);
+    let transaction = Transaction { operations, metadata };
+    let (refused, held) = heap::most_held(|| transaction.into_operations());
+    let expected =
+        "invalid-argument: metadata of 100052 bytes for each of 10000 operations is more than 16777216 bytes";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
+    assert!(held <= OVERHEAD, "{held} bytes");
 }
 
 #[test]

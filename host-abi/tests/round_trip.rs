@@ -181,7 +181,7 @@ proptest! {
     fn a_transaction_is_one_request_and_its_metadata_is_each_operation_s(transaction in transaction()) {
         let params = ("state".to_owned(), transaction.clone());
         let (asked, answered) = import::<Result<(), StoreError>>("/state-store.transact", TestHost::new(), params);
-        prop_assert_eq!(asked, [Asked::Transact(transaction.into_operations())]);
+        prop_assert_eq!(asked, [Asked::Transact(transaction.into_operations().unwrap())]);
         prop_assert_eq!(answered, Ok(()));
     }
 
@@ -277,7 +277,7 @@ fn metadata_of_a_transaction_is_for_the_operations_that_have_none_of_that_name()
         operations: vec![Operation::Upsert(own), Operation::Delete(DeleteRequest::default())],
         metadata: Some(vec![pair("a", "shared"), pair("b", "shared")]),
     };
-    let operations = transaction.into_operations();
+    let operations = transaction.into_operations().unwrap();
     let [Operation::Upsert(set), Operation::Delete(delete)] = &operations[..] else { panic!("{operations:?}") };
     assert_eq!(set.metadata, Some(vec![pair("a", "own"), pair("b", "shared")]));
     assert_eq!(delete.metadata, Some(vec![pair("a", "shared"), pair("b", "shared")]));
