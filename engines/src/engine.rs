@@ -1,6 +1,6 @@
 //! What an engine must do. This file imports no engine.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use host_abi::host_functions::HostContext;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact_cache::Artifact;
+use crate::names;
 
 /// An engine: compiles modules, loads artifacts, runs instances.
 ///
@@ -156,6 +157,13 @@ impl From<AbiError> for Stop {
     }
 }
 
+/// A larger table no guest gets. As many as browsers allow (WebAssembly JavaScript Interface, "Implementation-defined
+/// Limits").
+pub(crate) const MOST_TABLE_ELEMENTS: u32 = 10_000_000;
+
+/// The innermost functions in a backtrace: as many as wasmtime tells. A guest that calls itself may be in tens of thousands.
+const MOST_FRAMES: usize = 20;
+
 /// A guest did what no guest may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Trap {
@@ -170,6 +178,18 @@ impl Trap {
     /// The guest broke the canonical ABI.
     pub(crate) fn host_abi(error: &AbiError) -> Self {
         Self { kind: TrapKind::HostAbi, message: Some(error.to_string()), backtrace: None }
+    }
+
+    /// The text of a backtrace, from the guest's functions: their names, or their indices.
+    pub(crate) fn backtrace<'a>(frames: impl Iterator<Item = (Option<&'a str>, u32)>) -> Option<String> {
+        let mut lines = String::new();
+        for (name, index) in frames.take(MOST_FRAMES) {
+            let _ = match name {
+                Some(name) => writeln!(lines, "  at {}", names::shown(name)),
+                None => writeln!(lines, "  at function {index}"),
+            };
+        }
+        (!lines.is_empty()).then_some(lines)
     }
 }
 

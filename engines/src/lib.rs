@@ -9,6 +9,8 @@ pub mod engine;
 mod guest_memory;
 mod module_data;
 pub mod module_info;
+mod names;
+mod process_files;
 #[cfg(feature = "wasmer")]
 pub mod wasmer;
 #[cfg(feature = "wasmtime")]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use host_abi::canonical::CoreType;
 use host_abi::host_functions::host_functions;
 use serde::{Deserialize, Serialize};
-use wasmparser::{Encoding, ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
+use wasmparser::{CompositeInnerType, Encoding, ExternalKind, FuncType, Import, Parser, Payload, TypeRef, ValType};
+
+use crate::names;
 
 /// The module name of WASI preview 1.
 const WASI: &str = "wasi_snapshot_preview1";
@@ -60,6 +62,15 @@ const WASI_FUNCTIONS: &[&str] = &[
     "sock_shutdown",
 ];
 
+/// Types, imports and exports that a module may have of each: as many as the engines take.
+const MOST: usize = 1_000_000;
+/// Bytes that the names of a module's exported functions may have together. They are kept with its artifact.
+const MOST_NAME_BYTES: usize = 16 << 20;
+/// A function's parameters and results that are looked at. No known function has as many.
+const MOST_VALUES: usize = 100;
+/// Names in an error message.
+const MOST_NAMED: usize = 20;
+
 /// Why bytes are no module that can run here.
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
@@ -71,8 +82,10 @@ pub enum ModuleError {
     WasmComponent,
     #[error("is damaged: {0}")]
     Damaged(String),
-    #[error("imports what nobody provides: {}; known are {}", .missing.join(", "), known_imports())]
-    UnknownImports { missing: Vec<String> },
+    #[error("has {what} beyond the {most} that are allowed")]
+    TooMany { what: &'static str, most: usize },
+    #[error("imports what nobody provides: {missing}; known are {}", known_imports())]
+    UnknownImports { missing: String },
     #[error("imports {import} as {found}, but it is {known}")]
     ImportType { import: String, found: String, known: String },
 }
@@ -95,11 +108,13 @@ impl ModuleInfo {
         if !module.starts_with(b"\0asm") {
             return Err(ModuleError::NotWasm);
         }
-        let mut outline = Outline::default();
+        let mut outline = Outline::new();
         for payload in Parser::new(0).parse_all(module) {
             outline.read(payload.map_err(damaged)?)?;
         }
-        outline.check_imports()?;
+        if !outline.missing.is_empty() {
+            return Err(ModuleError::UnknownImports { missing: first_of(outline.missing.into_iter()) });
+        }
         Ok(Self { functions: outline.exported_functions })
     }
 
@@ -107,50 +122,79 @@ impl ModuleInfo {
         self.functions.iter().any(|function| function == name)
     }
 
-    /// The exported functions, in the module's order.
-    pub fn exported_functions(&self) -> &[String] {
-        &self.functions
+    /// The first of the exported functions, for a message.
+    pub fn exported_functions(&self) -> String {
+        first_of(self.functions.iter().map(|name| names::shown(name)))
     }
+}
+
+/// Of many names in a message, the first.
+fn first_of(mut names: impl Iterator<Item = String>) -> String {
+    let first = names.by_ref().take(MOST_NAMED).collect::<Vec<_>>().join(", ");
+    if names.next().is_some() { first + ", and more" } else { first }
 }
 
 fn damaged(error: wasmparser::BinaryReaderError) -> ModuleError {
     ModuleError::Damaged(error.to_string())
 }
 
-/// The parts of a module that matter here, as far as they were read.
-#[derive(Default)]
+/// The parts of a module that matter here, as far as they were read. A module's own repetitions must not cost more memory
+/// than its bytes: a few of them can name a million imports.
 struct Outline {
-    /// `None` for a type that is no function's.
+    known: BTreeMap<(&'static str, &'static str), Option<String>>,
+    /// `None` for a type that no known function has.
     types: Vec<Option<FuncType>>,
-    imports: Vec<(String, String, TypeRef)>,
+    imports: usize,
+    /// The first imports that nobody provides, one more than are going to be named.
+    missing: Vec<String>,
+    exports: usize,
     exported_functions: Vec<String>,
+    name_bytes: usize,
 }
 
 impl Outline {
+    fn new() -> Self {
+        Self {
+            known: known_functions(),
+            types: Vec::new(),
+            imports: 0,
+            missing: Vec::new(),
+            exports: 0,
+            exported_functions: Vec::new(),
+            name_bytes: 0,
+        }
+    }
+
     fn read(&mut self, payload: Payload<'_>) -> Result<(), ModuleError> {
         match payload {
             Payload::Version { encoding: Encoding::Component, .. } => return Err(ModuleError::WasmComponent),
             Payload::TypeSection(section) => {
                 for group in section {
-                    for ty in group.map_err(damaged)?.into_types() {
-                        let function = match ty.composite_type.inner {
-                            wasmparser::CompositeInnerType::Func(function) => Some(function),
-                            _ => None,
-                        };
-                        self.types.push(function);
-                    }
+                    let types = group.map_err(damaged)?.into_types();
+                    self.types.extend(types.map(|ty| match ty.composite_type.inner {
+                        CompositeInnerType::Func(ty) if ty.params().len() + ty.results().len() <= MOST_VALUES => {
+                            Some(ty)
+                        }
+                        _ => None,
+                    }));
+                    at_most(MOST, self.types.len(), "types")?;
                 }
             }
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
-                    let import = import.map_err(damaged)?;
-                    self.imports.push((import.module.to_owned(), import.name.to_owned(), import.ty));
+                    self.imports += 1;
+                    at_most(MOST, self.imports, "imports")?;
+                    self.check(import.map_err(damaged)?)?;
                 }
             }
             Payload::ExportSection(section) => {
                 for export in section {
                     let export = export.map_err(damaged)?;
+                    self.exports += 1;
+                    at_most(MOST, self.exports, "exports")?;
                     if export.kind == ExternalKind::Func {
+                        self.name_bytes += export.name.len();
+                        at_most(MOST_NAME_BYTES, self.name_bytes, "bytes of exported functions' names")?;
                         self.exported_functions.push(export.name.to_owned());
                     }
                 }
@@ -160,29 +204,33 @@ impl Outline {
         Ok(())
     }
 
-    fn check_imports(&self) -> Result<(), ModuleError> {
-        let known = known_functions();
-        let mut missing = Vec::new();
-        for (module, name, ty) in &self.imports {
-            let TypeRef::Func(ty) = ty else {
-                missing.push(format!("{module}.{name} (not a function)"));
-                continue;
-            };
-            match known.get(&(module.as_str(), name.as_str())) {
-                None => missing.push(format!("{module}.{name}")),
-                Some(None) => {}
-                Some(Some(known)) => {
-                    let found = self.types.get(*ty as usize).and_then(Option::as_ref).map(describe);
-                    let found = found.unwrap_or_else(|| "no function".to_owned());
-                    if found != *known {
-                        let import = format!("{module}.{name}");
-                        return Err(ModuleError::ImportType { import, found, known: known.clone() });
-                    }
+    fn check(&mut self, Import { module, name, ty }: Import<'_>) -> Result<(), ModuleError> {
+        let what = match (ty, self.known.get(&(module, name))) {
+            (TypeRef::Func(_), Some(None)) => return Ok(()),
+            (TypeRef::Func(ty), Some(Some(known))) => {
+                let found = self.types.get(ty as usize).and_then(Option::as_ref).map(describe);
+                let found = found.unwrap_or_else(|| "something else".to_owned());
+                if found == *known {
+                    return Ok(());
                 }
+                return Err(ModuleError::ImportType {
+                    import: format!("{module}.{name}"),
+                    found,
+                    known: known.clone(),
+                });
             }
+            (TypeRef::Func(_), None) => "",
+            _ => " (not a function)",
+        };
+        if self.missing.len() <= MOST_NAMED {
+            self.missing.push(format!("{}.{}{what}", names::shown(module), names::shown(name)));
         }
-        if missing.is_empty() { Ok(()) } else { Err(ModuleError::UnknownImports { missing }) }
+        Ok(())
     }
+}
+
+fn at_most(most: usize, count: usize, what: &'static str) -> Result<(), ModuleError> {
+    if count > most { Err(ModuleError::TooMany { what, most }) } else { Ok(()) }
 }
 
 /// Everything a guest can import, with the type as text where it is this project's own; WASI's types are checked

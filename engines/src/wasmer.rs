@@ -4,6 +4,7 @@ mod config;
 mod guest;
 mod image;
 mod interrupt;
+mod lengths;
 mod memory;
 mod signal;
 mod stop;

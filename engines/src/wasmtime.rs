@@ -3,7 +3,7 @@
 mod config;
 mod guest;
 mod memory;
-mod read_only;
+mod paths;
 mod stop;
 mod streams;
 mod wasi;
@@ -119,6 +119,7 @@ impl LinkedModule {
     ) -> Result<StartedInstance<W>, Stop> {
         let (engine, initializer) = (self.linked.module().engine(), guest.initializer);
         let mut store = Store::new(engine, GuestState::new(guest));
+        store.limiter(|guest| &mut guest.limits);
         store.epoch_deadline_callback(|guest| guest.data().on_epoch());
         let mut guest = StartedInstance { store, watch };
         let instantiate = async |guest: RunningGuest<'_>| self.linked.instantiate_async(guest.store).await;

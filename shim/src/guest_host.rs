@@ -119,8 +119,7 @@ impl GuestHost {
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                let message = format!("{error:#}");
-                let _ = protocol::send_message(&control, &FromGuestHost::Failed { message });
+                let _ = protocol::send_message(&control, &FromGuestHost::failed(&error));
                 ExitCode::FAILURE
             }
         }

@@ -16,5 +16,6 @@ mod logging;
 mod operator_config;
 pub mod operator_tool;
 mod protocol;
+mod read_only;
 pub mod shim_process;
 mod systemd;

@@ -35,6 +35,8 @@ pub(crate) const STATE_FOLDER: &str = "libcontainer";
 
 /// No message is larger.
 const MAX_MESSAGE: usize = 128 * 1024;
+/// Bytes of a failure's message. In JSON, each may become six.
+const MAX_FAILURE: usize = 16 * 1024;
 /// Three standard streams, and a job.
 const MAX_DESCRIPTORS: usize = 4;
 
@@ -106,6 +108,15 @@ pub(crate) enum FromGuestHost {
     Started,
     /// What was asked cannot be done; the process ends.
     Failed { message: String },
+}
+
+impl FromGuestHost {
+    /// Of an error's message, which may have parts of a guest's making, as much as a packet can hold whatever the characters.
+    pub(crate) fn failed(error: &anyhow::Error) -> Self {
+        let mut message = format!("{error:#}");
+        message.truncate(message.floor_char_boundary(MAX_FAILURE));
+        Self::Failed { message }
+    }
 }
 
 /// Two ends of a new connection.

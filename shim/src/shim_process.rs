@@ -6,7 +6,6 @@ mod info;
 mod launch;
 mod options;
 mod process;
-mod read_only;
 mod reaper;
 mod server;
 mod signal;

@@ -3,6 +3,8 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -89,6 +91,31 @@ fn a_module_is_compiled_once_and_then_known_by_its_file() {
         assert_eq!(run.stdout(), "hi\n", "{}", run.stderr());
     }
     assert_eq!((node.files("artifact").len(), node.files("module").len()), (ENGINES.len(), 2 * ENGINES.len()));
+    node.node.assert_nothing_left();
+}
+
+/// Root in a container finds the artifact among the open files of the process that runs the guest, and other containers run
+/// it.
+#[test]
+fn the_artifact_that_a_guest_runs_from_cannot_be_written_to() {
+    let node = CachingNode::start();
+    // From the compiler, and from the cache.
+    for id in ["first", "second"] {
+        node.node.start_detached(&[&node.config], HELLO, id, &["/hello.wasm", "daemon"]);
+        let artifact = fs::metadata(&node.files("artifact")[0]).expect("an artifact");
+        let open = fs::read_dir(format!("/proc/{}/fd", node.node.pid(id))).expect("its descriptors");
+        let open = open.map(|entry| entry.expect("a descriptor").path());
+        let is_artifact = |path: &PathBuf| {
+            fs::metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == (artifact.dev(), artifact.ino()))
+        };
+        let found: Vec<_> = open.filter(is_artifact).collect();
+        assert_ne!(found.len(), 0, "{id}");
+        for descriptor in found {
+            let opened = fs::File::options().write(true).open(&descriptor);
+            assert_eq!(opened.expect_err("no way to write").kind(), ErrorKind::ReadOnlyFilesystem, "{id}");
+        }
+        node.node.end(id, "SIGKILL");
+    }
     node.node.assert_nothing_left();
 }
 

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -36,13 +36,23 @@ impl Artifact {
     pub fn in_memory(artifact: &[u8]) -> io::Result<Self> {
         let mut file = memory_file("artifact")?;
         file.write_all(artifact)?;
-        Self::whole(file)
+        Self::sealed(file)
     }
 
-    /// All of a file that nobody will write to.
-    pub fn whole(file: File) -> io::Result<Self> {
+    /// All of a [`memory_file`], which nobody can change from here on.
+    pub fn sealed(file: File) -> io::Result<Self> {
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK)?;
         let length = file.metadata()?.len();
         Ok(Self { file, length })
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        fcntl_get_seals(&self.file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    }
+
+    /// The same artifact, by another descriptor of its file.
+    pub fn by(self, file: File) -> Self {
+        Self { file, ..self }
     }
 
     /// The file; the artifact starts at its first byte, and other bytes may follow it.
@@ -68,9 +78,9 @@ pub fn memory_file(name: &str) -> io::Result<File> {
 
 fn map(file: &File, length: u64) -> io::Result<Bytes> {
     // SAFETY: the file is in a folder that only root can write, and files in it are replaced, never changed; or it is
-    // a memory file that nobody writes to any more.
+    // a sealed file in memory. Private, since a sealed file cannot be shared before Linux 6.7.
     #[expect(unsafe_code, reason = "see above")]
-    let map = unsafe { memmap2::MmapOptions::new().len(length as usize).map(file) }?;
+    let map = unsafe { memmap2::MmapOptions::new().len(length as usize).map_copy_read_only(file) }?;
     Ok(Bytes::from_owner(map))
 }
 

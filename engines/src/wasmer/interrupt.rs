@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,12 +21,20 @@ const INTERVAL: Duration = Duration::from_millis(2);
 
 /// How to reach a guest, from its start to its end.
 #[derive(Default)]
-pub(super) struct Reach(Mutex<Option<(Interrupter, WasiProcess)>>);
+pub(super) struct Reach {
+    guest: Mutex<Option<(Interrupter, WasiProcess)>>,
+    interrupted: Arc<AtomicBool>,
+}
 
 impl Reach {
     /// To be called before the guest runs.
     pub(super) fn open(&self, interrupter: Interrupter, process: WasiProcess) {
         *self.lock() = Some((interrupter, process));
+    }
+
+    /// Says, once it is so, that the guest was interrupted.
+    pub(super) fn interrupted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
     }
 
     /// No interrupt is sent any more when this returns.
@@ -37,13 +46,14 @@ impl Reach {
     /// waits in a host function of this project sees the token itself.
     fn interrupt(&self) {
         if let Some((interrupter, process)) = &*self.lock() {
+            self.interrupted.store(true, Ordering::Relaxed);
             process.signal_process(Signal::Sigkill);
             interrupter.interrupt();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(Interrupter, WasiProcess)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,6 +7,8 @@ use wasmer::sys::vm::{LinearMemory, VMMemory, VMMemoryDefinition, VMTable, VMTab
 use wasmer::sys::{BaseTunables, Target, Tunables};
 use wasmer::{MemoryError, MemoryStyle, MemoryType, Pages, TableStyle, TableType};
 
+use super::lengths;
+use crate::engine::MOST_TABLE_ELEMENTS;
 use crate::guest_memory::{GuestMemory, MemoryImage, SpareMemories};
 
 /// wasmer's own way to make memories and tables, but for the memories that a module defines.
@@ -59,6 +61,7 @@ impl Tunables for Memories {
                 return Err(MemoryError::UnsupportedOperation { message });
             }
         };
+        lengths::add_memory(definition);
         Ok(memory.into())
     }
 
@@ -73,8 +76,15 @@ impl Tunables for Memories {
         style: &TableStyle,
         definition: NonNull<VMTableDefinition>,
     ) -> Result<VMTable, String> {
+        if ty.minimum > MOST_TABLE_ELEMENTS {
+            return Err(format!("a table of {} elements: {MOST_TABLE_ELEMENTS} are allowed", ty.minimum));
+        }
+        let maximum = ty.maximum.unwrap_or(MOST_TABLE_ELEMENTS).min(MOST_TABLE_ELEMENTS);
+        let ty = TableType { maximum: Some(maximum), ..*ty };
         // SAFETY: this function's own contract.
-        unsafe { self.others.create_vm_table(ty, style, definition) }
+        let table = unsafe { self.others.create_vm_table(&ty, style, definition) }?;
+        lengths::add_table(definition);
+        Ok(table)
     }
 }
 
@@ -128,6 +138,9 @@ impl LinearMemory for DefinedMemory {
     fn grow(&mut self, delta: Pages) -> Result<Pages, MemoryError> {
         let current = self.size();
         let refused = MemoryError::CouldNotGrow { current, attempted_delta: delta };
+        if lengths::are_taken() {
+            return Err(refused);
+        }
         let most = self.ty.maximum.unwrap_or(Pages::max_value()).min(Pages::max_value());
         let grown = current.checked_add(delta).filter(|grown| *grown <= most).ok_or(refused)?.bytes().0;
         self.memory.resize(grown).map_err(not_given)?;

@@ -6,17 +6,24 @@
 //!
 //! wasmer also unwinds whatever it finds on a guest's stack, be it host code that holds a lock for ever after. So it
 //! is shown a stack only while the guest's own code runs; from anywhere else, it is going to look for the interrupt
-//! when it returns there, or at the next signal.
+//! when it returns there, or at the next signal. Of the host's code, its bulk operations never look: see [`lengths`].
 
 use std::cell::Cell;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::ops::Range;
 use std::process;
-use std::sync::{Once, OnceLock};
+use std::ptr::null_mut;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once, OnceLock};
 
-use nix::libc::{SI_TKILL, c_int, c_void, mcontext_t, siginfo_t, ucontext_t};
+use nix::libc::{
+    SI_TKILL, c_int, c_void, mcontext_t, pthread_attr_destroy, pthread_attr_getstack, pthread_getattr_np, pthread_self,
+    siginfo_t, ucontext_t,
+};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use wasmer::{Engine, Store};
+
+use super::lengths;
 
 static WASMER: OnceLock<SigHandler> = OnceLock::new();
 /// Who listened before the first store was made.
@@ -27,6 +34,8 @@ static LATER: OnceLock<SigHandler> = OnceLock::new();
 thread_local! {
     /// Of the guest that lives on this thread: from, and to.
     static GUEST_CODE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// Of a thread that guests live on: from, and to. wasmer has their calls on other stacks.
+    static HOST_STACK: Cell<(usize, usize)> = const { Cell::new((0, usize::MAX)) };
 }
 
 /// Where the native code of a module is.
@@ -37,9 +46,33 @@ pub(super) fn code(module: &wasmer::Module) -> Range<usize> {
     start..end
 }
 
-/// Has guests of this thread interrupted in their own code.
-pub(super) fn interrupt_in(code: &Range<usize>) {
+/// To be called once on a thread that guests are going to live on.
+pub(super) fn prepare_thread() {
+    if let Some(stack) = own_stack() {
+        HOST_STACK.set((stack.start, stack.end));
+    }
+}
+
+/// Where the stack of this thread is.
+fn own_stack() -> Option<Range<usize>> {
+    let (mut attributes, mut start, mut bytes) = (MaybeUninit::uninit(), null_mut(), 0);
+    // SAFETY: the attributes are initialized by the first call if it succeeds, and destroyed by the last.
+    #[expect(unsafe_code, reason = "see above")]
+    let got = unsafe {
+        if pthread_getattr_np(pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let got = pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut bytes);
+        pthread_attr_destroy(attributes.as_mut_ptr());
+        got
+    };
+    (got == 0).then(|| start.addr()..start.addr() + bytes)
+}
+
+/// To be called before a guest is made on this thread: what its code is, and what says that it was interrupted.
+pub(super) fn prepare_guest(code: &Range<usize>, interrupted: Arc<AtomicBool>) {
     GUEST_CODE.set((code.start, code.end));
+    lengths::of_new_guest(interrupted);
 }
 
 /// A new store.
@@ -89,6 +122,15 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
             registers if (start..end).contains(&instruction(registers)) => None,
             registers => Some(mem::replace(stack(registers), 0)),
         };
+        if let Some(pointer) = hidden
+            && is_on_a_guests_stack(pointer as usize)
+        {
+            // SAFETY: wasmer leaves a guest's stack with the end of its call.
+            #[expect(unsafe_code, reason = "see above")]
+            unsafe {
+                lengths::take_if_interrupted();
+            }
+        }
         call(&WASMER, signal, info, context);
         if let Some(pointer) = hidden {
             // SAFETY: as above.
@@ -102,6 +144,11 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
         call(listener, signal, info, context);
         PASSED_ON.set(false);
     }
+}
+
+fn is_on_a_guests_stack(pointer: usize) -> bool {
+    let (start, end) = HOST_STACK.get();
+    !(start..end).contains(&pointer)
 }
 
 fn call(handler: &OnceLock<SigHandler>, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {

@@ -1,15 +1,14 @@
 //! wasmer's errors in the words of the contract.
 
-use std::fmt::Write as _;
-
 use wasmer::sys::vm::TrapCode;
-use wasmer::{FrameInfo, InstantiationError, LinkError, RuntimeError};
+use wasmer::{InstantiationError, LinkError, RuntimeError};
 use wasmer_wasix::WasiError;
 
 use crate::engine::{Stop, Trap, TrapKind};
 
 pub(super) fn from_error(error: RuntimeError) -> Stop {
-    let backtrace = backtrace(error.trace());
+    let frames = error.trace().iter().map(|frame| (frame.function_name(), frame.func_index()));
+    let backtrace = Trap::backtrace(frames);
     let mut trap = if let Some(WasiError::Exit(code)) = error.downcast_ref() {
         // Of a code, wasmer-wasix keeps what a system keeps: eight bits.
         return Stop::Exit(code.raw().cast_unsigned() & 0xff);
@@ -59,15 +58,4 @@ fn kind(code: TrapCode) -> TrapKind {
         TrapCode::HeapMisaligned | TrapCode::UnalignedAtomic => TrapKind::UnalignedAtomic,
         _ => TrapKind::Other,
     }
-}
-
-fn backtrace(frames: &[FrameInfo]) -> Option<String> {
-    let mut lines = String::new();
-    for frame in frames {
-        let _ = match frame.function_name() {
-            Some(name) => writeln!(lines, "  at {name}"),
-            None => writeln!(lines, "  at function {}", frame.func_index()),
-        };
-    }
-    (!lines.is_empty()).then_some(lines)
 }

@@ -66,7 +66,7 @@ impl LinkedStore {
 
     /// Makes a guest, its start function run, and its initializer.
     pub(super) fn start(mut self, guest: GuestConfig, reach: Arc<Reach>) -> Result<StartedGuest, Stop> {
-        signal::interrupt_in(&self.module.code);
+        signal::prepare_guest(&self.module.code, reach.interrupted());
         let GuestConfig { wasi, host, initializer, cancel } = guest;
         let wasi = wasi::environment(&self.module.wasi, &wasi).map_err(stop::failed)?;
         reach.open(self.store.interrupter(), wasi.process.clone());

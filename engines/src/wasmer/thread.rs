@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::guest::RunningGuest;
 use super::interrupt::Reach;
 use super::store::{LinkedStore, StartedGuest};
-use super::{LoadedModule, stop};
+use super::{LoadedModule, signal, stop};
 use crate::engine::{GuestConfig, Stop};
 
 /// How many threads wait for a guest, at most, and how long.
@@ -86,6 +86,7 @@ fn idle() -> MutexGuard<'static, Vec<Thread>> {
 
 /// What each thread does.
 fn work(inbox: &Receiver<Job>) {
+    signal::prepare_thread();
     let mut seat = Seat::default();
     loop {
         let job = match seat.guest {

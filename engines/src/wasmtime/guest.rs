@@ -9,16 +9,17 @@ use host_abi::host_functions::{BegunCall, HostContext, HostFunction};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{
     AsContext, AsContextMut, Extern, Func, FuncType, Instance, Linker, Memory, Module, ModuleExport, Store,
-    StoreContextMut, TypedFunc, UpdateDeadline, Val, ValType,
+    StoreContextMut, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline, Val, ValType,
 };
 
 use super::wasi::Wasi;
-use crate::engine::{GuestConfig, Stop};
+use crate::engine::{GuestConfig, MOST_TABLE_ELEMENTS, Stop};
 
 pub(super) struct GuestState {
     pub(super) wasi: Wasi,
     host: Arc<HostContext>,
     pub(super) cancel: Option<CancellationToken>,
+    pub(super) limits: StoreLimits,
     /// There once the module's start function has returned.
     exports: Option<Exports>,
     /// The guest is inside an allocation that a host function waits for.
@@ -35,7 +36,8 @@ struct Exports {
 impl GuestState {
     pub(super) fn new(config: GuestConfig) -> Self {
         let GuestConfig { wasi, host, initializer: _, cancel } = config;
-        Self { wasi: Wasi::new(wasi), host, cancel, exports: None, allocating: false }
+        let limits = StoreLimitsBuilder::new().table_elements(MOST_TABLE_ELEMENTS as usize).build();
+        Self { wasi: Wasi::new(wasi), host, cancel, limits, exports: None, allocating: false }
     }
 
     /// The guest's turn is over: it ends here if it was cancelled, and goes on once others had theirs.

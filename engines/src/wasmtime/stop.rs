@@ -1,7 +1,5 @@
 //! wasmtime's errors in the words of the contract.
 
-use std::fmt::Write as _;
-
 use host_abi::canonical::AbiError;
 use wasmtime::WasmBacktrace;
 use wasmtime_wasi::I32Exit;
@@ -9,7 +7,7 @@ use wasmtime_wasi::I32Exit;
 use crate::engine::{Stop, Trap, TrapKind};
 
 pub(super) fn from_error(error: wasmtime::Error) -> Stop {
-    let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace);
+    let backtrace = error.downcast_ref::<WasmBacktrace>().and_then(backtrace);
     let mut trap = if let Some(I32Exit(code)) = error.downcast_ref() {
         return Stop::Exit(code.cast_unsigned());
     } else if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
@@ -53,13 +51,6 @@ fn kind(trap: wasmtime::Trap) -> TrapKind {
     }
 }
 
-fn backtrace(backtrace: &WasmBacktrace) -> String {
-    let mut lines = String::new();
-    for frame in backtrace.frames() {
-        let _ = match frame.func_name() {
-            Some(name) => writeln!(lines, "  at {name}"),
-            None => writeln!(lines, "  at function {}", frame.func_index()),
-        };
-    }
-    lines
+fn backtrace(backtrace: &WasmBacktrace) -> Option<String> {
+    Trap::backtrace(backtrace.frames().iter().map(|frame| (frame.func_name(), frame.func_index())))
 }

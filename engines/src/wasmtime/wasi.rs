@@ -8,7 +8,7 @@ use wasmtime_wasi::p1::{WasiP1Ctx, add_to_linker_async};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
 use super::guest::GuestState;
-use super::read_only;
+use super::paths;
 use super::streams::{Input, Output};
 use crate::engine::{Preopen, WasiConfig};
 
@@ -19,7 +19,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: u32| -> wasmtime::Result<()> {
         Err(I32Exit(code.cast_signed()).into())
     })?;
-    read_only::link(linker)?;
+    paths::link(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::support::{Ended, GetStore, Guest, on_one_worker};
 for_every_engine! {
     an_endless_loop_can_be_cancelled,
     an_endless_start_function_can_be_cancelled,
+    endless_bulk_operations_can_be_cancelled,
     a_guest_that_sleeps_can_be_cancelled,
     a_guest_that_reads_can_be_cancelled,
     a_guest_that_writes_can_be_cancelled,
@@ -75,6 +76,37 @@ async fn an_endless_start_function_can_be_cancelled(engine: &dyn Engine) {
     tokio::task::yield_now().await;
     cancel.cancel();
     assert!(matches!(instantiated.await.unwrap(), Some(Stop::Cancelled)));
+}
+
+/// A guest that does little else is hardly ever in its own code.
+async fn endless_bulk_operations_can_be_cancelled(engine: &dyn Engine) {
+    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.const 0xfff0000))";
+    let operations = [
+        ("(drop (memory.grow (i32.const 0xfff)))", fill),
+        ("(drop (memory.grow (i32.const 0xfff)))", &format!("{fill} (drop (memory.grow (i32.const 0)))")),
+        (
+            "(drop (memory.grow (i32.const 0xfff)))",
+            "(memory.copy (i32.const 65536) (i32.const 0x8000000) (i32.const 0x7ff0000))",
+        ),
+        (
+            "(drop (table.grow $table (ref.null func) (i32.const 9000000)))",
+            "(table.fill $table (i32.const 0) (ref.null func) (i32.const 9000000))",
+        ),
+        (
+            "(drop (table.grow $table (ref.null func) (i32.const 9000000)))",
+            "(table.copy $table $table (i32.const 1) (i32.const 0) (i32.const 8999999))",
+        ),
+    ];
+    for (prepare, operation) in operations {
+        let (reader, writer) = pipe().unwrap();
+        let start = format!(
+            r#"(table $table 1 funcref)
+               (func (export "_start")
+                 {prepare} (call $print (i32.const 4096) (i32.const 1))
+                 (loop $forever {operation} {operation} {operation} {operation} {operation} {operation} (br $forever)))"#
+        );
+        cancelled((Guest::with_wasi(engine, start).stdout(writer), reader)).await;
+    }
 }
 
 async fn a_guest_that_sleeps_can_be_cancelled(engine: &dyn Engine) {

@@ -25,6 +25,7 @@ for_every_engine! {
     parent_folders_do_not_lead_outside,
     links_do_not_lead_outside,
     links_made_by_the_guest_do_not_lead_outside,
+    files_of_processes_cannot_be_opened,
 }
 
 const READ: u32 = 1 << 1;
@@ -32,6 +33,7 @@ const WRITE: u32 = 1 << 6;
 const READDIR: u32 = 1 << 14;
 const CREATE: u32 = 1;
 const DIRECTORY: u32 = 2;
+const NO_ACCESS: u32 = 2;
 const NOT_SUPPORTED: u32 = 58;
 const READ_ONLY: u32 = 69;
 const FULL: u32 = 51;
@@ -326,4 +328,29 @@ async fn links_made_by_the_guest_do_not_lead_outside(engine: &dyn Engine) {
         assert!(matches!(ended.result, Err(Stop::Exit(1..))), "{ended:?}");
         stays_inside(engine, folder.path(), "link").await;
     }
+}
+
+/// Such as the memory of the process that runs the guest.
+async fn files_of_processes_cannot_be_opened(engine: &dyn Engine) {
+    let open = |rights: u32| {
+        move |folder: &str, file: &str| {
+            format!(
+                "(call $ok (call $open (call $root) {folder} (i32.const {DIRECTORY}) (i64.const {})))
+                 (call $ok (call $open (call $opened) {file} (i32.const 0) (i64.const {rights})))",
+                READ | READDIR
+            )
+        }
+    };
+    let files = ["mem", "maps", "environ", "task/../mem"];
+    for (file, rights) in files.into_iter().flat_map(|file| [(file, READ), (file, WRITE), (file, READ | WRITE)]) {
+        let id = std::process::id().to_string();
+        let ended = run(engine, Path::new("/proc"), [&id, file], open(rights)).await;
+        assert!(matches!(ended.result, Err(Stop::Exit(NO_ACCESS))), "{file} {rights}: {ended:?}");
+    }
+    let goes_on = |path: &str, text: &str| {
+        format!("(drop (call $open (call $root) {path} (i32.const 0) (i64.const {WRITE}))) (call $print {text})")
+    };
+    let ended = run(engine, Path::new("/proc"), ["self/mem", "still here"], goes_on).await;
+    ended.result.unwrap();
+    assert_eq!(ended.stdout, "still here");
 }

@@ -8,6 +8,8 @@ for_every_engine! {
     every_trap_has_its_kind,
     a_trap_names_the_guests_functions,
     functions_without_a_name_have_an_index,
+    a_backtrace_is_short_and_does_nothing_to_a_terminal,
+    a_table_has_ten_million_elements_at_most,
     recursion_that_calls_the_host_is_a_trap,
     recursion_with_large_frames_is_a_trap,
     a_trap_in_the_start_function_fails_the_instantiation,
@@ -62,6 +64,34 @@ async fn functions_without_a_name_have_an_index(engine: &dyn Engine) {
     let module = r#"(module (func unreachable) (func (export "_start") (call 0)))"#;
     let trap = Guest::new(engine, module).trap().await;
     assert_eq!(trap.backtrace.as_deref(), Some("  at function 0\n  at function 1\n"));
+}
+
+async fn a_backtrace_is_short_and_does_nothing_to_a_terminal(engine: &dyn Engine) {
+    let name = format!(r"\1b[2J{}", "long".repeat(1000));
+    let module = format!(
+        r#"(module
+             (func $deeper (@name "{name}") (param i32)
+               (if (i32.eqz (local.get 0)) (then unreachable))
+               (call $deeper (i32.sub (local.get 0) (i32.const 1))))
+             (func (export "_start") (call $deeper (i32.const 1000))))"#
+    );
+    let backtrace = Guest::new(engine, module).trap().await.backtrace.unwrap();
+    let lines: Vec<_> = backtrace.lines().collect();
+    assert!(lines[0].starts_with(r"  at \u{1b}[2Jlonglong") && lines[0].chars().count() < 300, "{}", lines[0]);
+    assert_eq!(lines.len(), 20);
+}
+
+async fn a_table_has_ten_million_elements_at_most(engine: &dyn Engine) {
+    let grow = r#"
+        (table $table 1 funcref)
+        (func (export "_start")
+          (call $ok (i32.ne (table.grow $table (ref.null func) (i32.const -2)) (i32.const -1)))
+          (call $ok (i32.ne (table.grow $table (ref.null func) (i32.const 9999999)) (i32.const 1)))
+          (call $ok (i32.ne (table.grow $table (ref.null func) (i32.const 1)) (i32.const -1)))
+          (call $ok (i32.ne (table.size $table) (i32.const 10000000))))"#;
+    Guest::with_wasi(engine, grow).run().await.result.unwrap();
+    let larger = r#"(module (table 10000001 funcref) (func (export "_start")))"#;
+    assert!(matches!(Guest::new(engine, larger).instantiate().await, Err(Stop::Trap(_))));
 }
 
 async fn recursion_that_calls_the_host_is_a_trap(engine: &dyn Engine) {

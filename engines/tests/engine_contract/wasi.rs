@@ -20,6 +20,7 @@ for_every_engine! {
     random_numbers_differ,
     a_sleep_takes_as_long_as_it_says,
     a_sleep_of_nothing_ends_at_once,
+    what_a_guest_waits_for_stays_as_it_wrote_it,
 }
 
 const REALTIME: u32 = 0;
@@ -138,4 +139,19 @@ async fn a_sleep_takes_as_long_as_it_says(engine: &dyn Engine) {
 async fn a_sleep_of_nothing_ends_at_once(engine: &dyn Engine) {
     let sleep = r#"(func (export "_start") (call $sleep (i64.const 0)))"#;
     Guest::with_wasi(engine, sleep).run().await.result.unwrap();
+}
+
+async fn what_a_guest_waits_for_stays_as_it_wrote_it(engine: &dyn Engine) {
+    let poll = r#"
+        (func (export "_start")
+          (call $sleep (i64.const 0))
+          (call $ok (i64.ne (i64.load (i32.const 88)) (i64.const 0)))
+          ;; Until a time that is over.
+          (i32.store (i32.const 80) (i32.const 0))
+          (i64.store (i32.const 88) (i64.const 5))
+          (i64.store (i32.const 104) (i64.const 1))
+          (call $ok (call $poll_oneoff (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 8)))
+          (call $ok (i64.ne (i64.load (i32.const 88)) (i64.const 5)))
+          (call $ok (i64.ne (i64.load (i32.const 104)) (i64.const 1))))"#;
+    Guest::with_wasi(engine, poll).run().await.result.unwrap();
 }

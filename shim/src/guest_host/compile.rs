@@ -45,7 +45,7 @@ pub(super) fn in_child(engine: &str, module: &Module, limits: &CompilerConfig) -
         .spawn()
         .context("cannot start the compiler")?;
     match wait(&mut child, Duration::from_secs(limits.max_seconds))? {
-        Some(status) if status.success() => Ok(Artifact::whole(artifact)?),
+        Some(status) if status.success() => Ok(Artifact::sealed(artifact)?),
         Some(status) => bail!("{}", failure(status, &start_of(&message)?, limits)),
         None => bail!("compiling it takes longer than {} s (compiler.maxSeconds)", limits.max_seconds),
     }

@@ -134,7 +134,7 @@ impl Executor for ContainerExecutor {
             Ok(Ok(code)) => code,
             Ok(Err(error)) => {
                 tracing::error!(error = format!("{error:#}"), "the container failed");
-                let _ = self.tell(&FromGuestHost::Failed { message: format!("{error:#}") });
+                let _ = self.tell(&FromGuestHost::failed(&error));
                 HOST_FAILED
             }
             // The panic was logged.

@@ -1,8 +1,10 @@
 //! What a container's process is to run, prepared as far as it can be from outside.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use components::Registry;
 use components::manifest::{Source, sources};
 use engines::artifact_cache::{Artifact, Entry};
@@ -15,6 +17,7 @@ use super::container_config::{Trigger, WasmConfig, Workload};
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
 use crate::operator_config::OperatorConfig;
+use crate::read_only;
 
 #[derive(Clone)]
 pub(super) enum Program {
@@ -65,12 +68,22 @@ fn wasm_program(
     let Entry { artifact, description } = module.compiled(&*engine, operator, check)?;
     Ok(WasmProgram {
         engine,
-        artifact,
+        artifact: read_only(artifact).context("cannot keep the artifact from being written to")?,
         initializer: initializer(&description.info),
         config,
         registry: guest_host.components,
         node_components: sources(operator.components.as_slice()),
     })
+}
+
+/// The artifact, by a descriptor that cannot be opened again for writing.
+fn read_only(artifact: Artifact) -> io::Result<Artifact> {
+    if artifact.is_sealed() {
+        return Ok(artifact);
+    }
+    let mount = read_only::mount(&read_only::path_of(artifact.file()))?;
+    let file = File::open(read_only::path_of(&mount))?;
+    Ok(artifact.by(file))
 }
 
 /// A missing export is known before the start.
@@ -79,7 +92,7 @@ fn check_exports(info: &ModuleInfo, trigger: &Trigger) -> anyhow::Result<()> {
         Trigger::Command { function } => function,
         Trigger::Http { .. } => host_abi::http::HANDLE_HTTP_REQUEST,
     };
-    let exported = info.exported_functions().join(", ");
+    let exported = info.exported_functions();
     ensure!(info.exports_function(wanted), "it exports no function {wanted}; its functions are: {exported}");
     Ok(())
 }

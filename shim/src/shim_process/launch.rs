@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::read_only;
 use super::stdio::GuestStreams;
 use crate::operator_config::OperatorConfig;
 use crate::protocol::{self, FromGuestHost, Job, ToGuestHost, receive_with_descriptors, send_message};
+use crate::read_only;
 
 /// The shim's end of the socket to a guest host.
 pub(super) struct Control(AsyncFd<OwnedFd>);
@@ -34,9 +34,9 @@ impl Control {
             None => env::current_exe()?.with_file_name("dapr-guest-host"),
         };
         let cannot_start = || format!("cannot start {}", guest_host.display());
-        let program = read_only::open(&guest_host).with_context(cannot_start)?;
+        let program = read_only::mount(&guest_host).with_context(cannot_start)?;
         // Nothing that would have the standard library clone this process instead of just executing the other.
-        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        Command::new(read_only::path_of(&program))
             .arg0(&guest_host)
             .args(["serve", if debug { "debug" } else { "info" }])
             .env_clear()

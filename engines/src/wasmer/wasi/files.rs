@@ -21,6 +21,7 @@ use wasmer_wasix::virtual_fs::{
 };
 
 use super::refusals;
+use crate::process_files::is_of_processes;
 
 type Result<T> = virtual_fs::Result<T>;
 
@@ -97,6 +98,9 @@ impl FileOpener for HostDirectory {
         let mut options = cap_std::fs::OpenOptions::new();
         options.read(read || !write).write(write).create_new(create_new).create(create).truncate(truncate);
         let file = self.root.open_with(inside(path), &options).map_err(error)?.into_std();
+        if is_of_processes(&file).map_err(error)? {
+            return Err(FsError::PermissionDenied);
+        }
         Ok(Box::new(HostFile {
             file: Arc::new(file),
             position: 0,

@@ -56,8 +56,10 @@ fn poll_oneoff(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFu
     let name = "poll_oneoff";
     let poll: TypedFunction<(u32, u32, u32, u32), i32> = original(store, imports, name);
     let mended = move |mut guest: FunctionEnvMut<'_, WasiEnv>, wanted: u32, events: u32, count: u32, seen: u32| {
-        mend_clocks(&guest, wanted, count);
-        poll.call(&mut guest, wanted, events, count, seen)
+        let unmended = mend_clocks(&guest, wanted, count);
+        let polled = poll.call(&mut guest, wanted, events, count, seen);
+        restore(&guest, &unmended, events, count);
+        polled
     };
     imports.define(INTERFACE, name, Function::new_typed_with_env(store, &wasi.env, mended));
 }
@@ -68,24 +70,42 @@ const TAG: usize = 8;
 const CLOCK_ID: usize = 16;
 const TIMEOUT: usize = 24;
 const FLAGS: usize = 40;
+/// Bytes of an `event`.
+const EVENT: u64 = 32;
 
 const TAG_CLOCK: u8 = 0;
 const CLOCK_REALTIME: u8 = 0;
 const ABSOLUTE: u8 = 1;
 
-/// What cannot be read is for `poll_oneoff` to refuse.
-fn mend_clocks(guest: &FunctionEnvMut<'_, WasiEnv>, wanted: u32, count: u32) {
-    let Some(memory) = guest.data().try_memory_view(guest) else { return };
+/// Answers what was there before, by its address. What cannot be read is for `poll_oneoff` to refuse.
+fn mend_clocks(guest: &FunctionEnvMut<'_, WasiEnv>, wanted: u32, count: u32) -> Vec<(u64, Subscription)> {
+    let mut unmended = Vec::new();
+    let Some(memory) = guest.data().try_memory_view(guest) else { return unmended };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for index in 0..u64::from(count) {
         let address = u64::from(wanted) + index * size_of::<Subscription>() as u64;
         let mut subscription = [0; size_of::<Subscription>()];
         if memory.read(address, &mut subscription).is_err() {
-            return;
+            break;
         }
         if subscription[TAG] == TAG_CLOCK {
+            let before = subscription;
             mend_clock(&mut subscription, now);
-            let _ = memory.write(address, &subscription);
+            if subscription != before && memory.write(address, &subscription).is_ok() {
+                unmended.push((address, before));
+            }
+        }
+    }
+    unmended
+}
+
+/// The subscriptions are the guest's, which may use them again; where its events lie now, they are gone.
+fn restore(guest: &FunctionEnvMut<'_, WasiEnv>, unmended: &[(u64, Subscription)], events: u32, count: u32) {
+    let Some(memory) = guest.data().try_memory_view(guest) else { return };
+    let events = u64::from(events)..u64::from(events) + u64::from(count) * EVENT;
+    for (address, subscription) in unmended {
+        if address + size_of::<Subscription>() as u64 <= events.start || events.end <= *address {
+            let _ = memory.write(*address, subscription);
         }
     }
 }

@@ -11,7 +11,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODI
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
@@ -67,22 +67,27 @@ impl Server {
         // timer that is the next one to end wakes the runtime.
         yield_now().await;
         let handled = timeout_at(deadline, self.workers.run_here_while_short(handled)).await;
-        let handled = handled.map_err(|_| {
-            self.report(&format!("{} {} took longer than {:?}", head.method, head.uri, self.options.request_timeout));
-            StatusCode::GATEWAY_TIMEOUT
-        })?;
+        let Ok(handled) = handled else {
+            let timeout = self.options.request_timeout;
+            self.report(format!("{} {} took longer than {timeout:?}", head.method, head.uri)).await;
+            return Err(StatusCode::GATEWAY_TIMEOUT);
+        };
         let answer = handled
             .map_err(anyhow::Error::from)
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
-        answer.map_err(|error| {
-            self.report(&format!("{error:#}"));
-            StatusCode::INTERNAL_SERVER_ERROR
-        })
+        match answer {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                self.report(format!("{error:#}")).await;
+                Err(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
     }
 
-    /// What went wrong in a guest is for whoever reads the container's output.
-    fn report(&self, message: &str) {
-        let _ = writeln!(&*self.handlers.guests.wasi.stderr, "{message}");
+    /// What went wrong in a guest is for whoever reads the container's output. They may be slow: only the request waits.
+    async fn report(&self, message: String) {
+        let stderr = Arc::clone(&self.handlers.guests.wasi.stderr);
+        let _ = spawn_blocking(move || writeln!(&*stderr, "{message}")).await;
     }
 
     /// Everything that the client sends, if it says that it sends something.

@@ -1,27 +1,33 @@
-//! A program that the processes which execute it cannot change.
+//! Files of the node that a container's processes use and cannot change.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc::{
     AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, SYS_mount_setattr, SYS_open_tree,
     mount_attr, syscall,
 };
 
-/// A program's file on a mount of its own that is read-only and goes with the last who uses it. Whoever has a container's
-/// root finds this file as the executed one of the container's first process (`/proc/1/exe`), and the node executes
-/// it as root: opened there, it must not be written to (CVE-2019-5736).
+/// A file on a mount of its own that is read-only and goes with the last who uses it. Whoever has a container's root finds
+/// what the container's first process executes and has open (`/proc/1/exe`, `/proc/1/fd`): opened there, it must not be
+/// written to, since the node executes it as root, or other containers run it (CVE-2019-5736). The descriptor stands for
+/// the path, no more: to read from the file, it has to be opened.
 ///
 /// # Errors
 /// There is no such file, or the kernel is older than Linux 5.12.
-pub(super) fn open(program: &Path) -> io::Result<OwnedFd> {
-    let program = CString::new(program.as_os_str().as_bytes())?;
-    let mount = clone_mount(&program)?;
+pub(crate) fn mount(file: &Path) -> io::Result<OwnedFd> {
+    let file = CString::new(file.as_os_str().as_bytes())?;
+    let mount = clone_mount(&file)?;
     set_read_only(&mount)?;
     Ok(mount)
+}
+
+/// A path to what a descriptor of this process stands for.
+pub(crate) fn path_of(descriptor: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd()).into()
 }
 
 fn clone_mount(path: &CStr) -> io::Result<OwnedFd> {
