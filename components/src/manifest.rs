@@ -4,6 +4,7 @@
 //! file, documents of other kinds skipped, unknown fields tolerated. Where Dapr warns about a document that it
 //! cannot read and goes on, this reports a [`Fault`]; it reports all of them, not the first.
 
+mod any_case;
 mod configuration;
 mod document;
 mod fault;
@@ -63,6 +64,17 @@ impl Manifest {
         let namespace = app.namespace.as_deref().unwrap_or_default();
         let is_of_namespace = self.namespace.is_empty() || namespace.is_empty() || self.namespace == namespace;
         is_of_namespace && app.is_in_scope(&self.scopes)
+    }
+
+    /// The same, with a word in the log for one that the app goes without.
+    pub(crate) fn is_for(&self, app: &App) -> bool {
+        let admits = self.admits(app);
+        if !admits {
+            let Self { place, name, namespace, scopes, .. } = self;
+            let (id, app_namespace) = (app.id_or_empty(), app.namespace.as_deref().unwrap_or_default());
+            tracing::info!(%place, name, ?scopes, namespace, app.id = id, app.namespace = app_namespace, "not for this app");
+        }
+        admits
     }
 
     pub(crate) fn is_secret_store(&self) -> bool {
@@ -151,6 +163,9 @@ fn read_text(file: &Path, text: &str, documents: &mut Documents, faults: &mut Fa
                 }
             }
             Ok(Resource::Resiliency(resiliency)) => documents.resiliency.push((place, resiliency)),
+            Ok(Resource::List) => {
+                tracing::warn!(%place, "a list is not read: Dapr's resources are documents of their own");
+            }
             Ok(Resource::Other) => tracing::debug!(%place, "of another kind: skipped"),
             Err(error) => faults.push(Place { line: error.line.or(place.line), ..place }, Problem::Yaml(error.message)),
         }

@@ -78,6 +78,10 @@ impl Properties {
                 (Kind::Refused, Some((name, value))) if !is_one_of(&FALSE, value) => {
                     return Err(InvalidProperty::Unsupported(name));
                 }
+                // Dapr takes it for false: a misspelt `enableTLS` would send passwords in the clear.
+                (Kind::Flag, Some((name, value))) if !is_one_of(&TRUE, value) && !is_one_of(&FALSE, value) => {
+                    return Err(InvalidProperty::Malformed { name, expected: "`true` or `false`" });
+                }
                 (Kind::Secret, Some((_, value))) => self.secrets.0.push(value.to_owned().into()),
                 _ => {}
             }

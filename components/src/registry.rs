@@ -159,7 +159,7 @@ impl Registry {
         let mut faults = Faults::default();
         let documents = manifest::read(sources, &mut faults);
         let policies = Policies::new(documents.resiliency, app, &mut faults);
-        let admitted = documents.components.into_iter().filter(|manifest| manifest.admits(app)).collect();
+        let admitted = documents.components.into_iter().filter(|manifest| manifest.is_for(app)).collect();
         let admitted = manifest::refuse_duplicates(admitted, &mut faults).into_iter();
         let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
         let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
@@ -173,6 +173,9 @@ impl Registry {
             }
         }
         components.secret_stores = secrets.for_guests(documents.secret_scopes);
+        policies.warn_of_targets_beside(|name| {
+            components.state_stores.contains_key(name) || components.secret_stores.contains_key(name)
+        });
         faults.or(components)
     }
 

@@ -115,6 +115,13 @@ impl Policies {
         policies
     }
 
+    /// Targets that are not there may be misspelt, or another app's.
+    pub(crate) fn warn_of_targets_beside(&self, is_known: impl Fn(&str) -> bool) {
+        for (component, Target { place, .. }) in self.components.iter().filter(|(component, _)| !is_known(component)) {
+            tracing::warn!(%place, component, "policies for a component that this app has not");
+        }
+    }
+
     /// For the calls to the state store of this name.
     pub(crate) fn of_state_store(&self, component: &str) -> Policy {
         let (timeout, retry, breaker) = match self.components.get(component) {

@@ -88,7 +88,12 @@ impl SecretSources {
             let scope = scopes.remove(&name);
             (name.clone(), Arc::new(ScopedStore { name, source, scope }) as Arc<dyn SecretStore>)
         };
-        self.0.into_iter().map(guest_store).collect()
+        let known = listed(self.0.keys());
+        let stores = self.0.into_iter().map(guest_store).collect();
+        for (store, place) in scopes.rest() {
+            tracing::warn!(%place, store, known, "a scope of secrets of a store that is not there");
+        }
+        stores
     }
 }
 

@@ -42,6 +42,8 @@ fields! {
         );
         PRIMARY_KEY = Field::refused("primaryEncryptionKey", "values are written as the guest hands them over");
         SECONDARY_KEY = Field::refused("secondaryEncryptionKey", "as above");
+        OUTBOX_PUBSUB = Field::refused("outboxPublishPubsub", "transactions publish no messages");
+        OUTBOX_TOPIC = Field::refused("outboxPublishTopic", "as above");
     }
 }
 

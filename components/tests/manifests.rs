@@ -229,6 +229,44 @@ fn the_first_version_has_three_names_and_types_have_no_case() {
     assert!(faults(&text)[0].contains("unknown type state.in-memory version v2"));
 }
 
+/// As in Go's JSON.
+#[test]
+fn names_of_fields_have_no_case() {
+    let text = "
+APIVersion: dapr.io/v1alpha1
+Kind: Component
+Metadata: {NAME: cache}
+SPEC:
+  Type: state.probe
+  MetaData:
+  - {Name: Some, VALUE: text}
+  - {name: other, SecretKeyRef: {Name: s, Key: s}}
+Auth: {SECRETSTORE: vault}
+---
+kind: Component
+metadata: {name: vault}
+spec:
+  type: secretstores.local.file
+  metadata: [{name: secretsFile, value: FILE}]
+";
+    let secrets = folder(&[("secrets.json", r#"{"s": "the secret"}"#)]);
+    let text = text.replace("FILE", &secrets.path().join("secrets.json").display().to_string());
+    let properties = properties(&text, &App::default());
+    assert_eq!((value(&properties, "some"), value(&properties, "other")), (Some("text"), Some("the secret")));
+
+    let scoped = format!("{CACHE}Scopes: [shop]\n");
+    assert!(names(&load(&[("c.yaml", &scoped)], &app("other")).unwrap()).is_empty());
+    // What is data keeps its case.
+    let policies = "
+Kind: Resiliency
+Metadata: {Name: r}
+Spec: {Policies: {Timeouts: {Short: 1s}}, Targets: {Components: {cache: {Outbound: {Timeout: SHORT}}}}}
+";
+    assert!(faults(policies)[0].contains("SHORT"), "{:?}", faults(policies));
+    let wrong = faults("Kind: Component\nMetadata: {Name: cache}\nSpec:\n  Type: state.in-memory\n  Version: [1]\n");
+    assert_eq!(wrong, ["c.yaml: document 1, line 5: Spec.Version: invalid type: sequence, expected a string"]);
+}
+
 #[test]
 fn a_component_is_there_for_the_apps_of_its_scopes() {
     let scoped = format!("{CACHE}scopes: [shop, desk]\n---{}scopes: []\n", CACHE.replace("cache", "open"));
@@ -291,8 +329,40 @@ spec:
 }
 
 #[test]
+fn what_has_no_effect_because_of_its_name_or_place_is_a_warning() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {kind: Component, metadata: {name: cache}, spec: {type: state.in-memory}}\n";
+    let resiliency = "kind: Resiliency\nmetadata: {name: r}\nspec: {targets: {components: {cash: {}, cache: {}}}}\n";
+    let scopes = "kind: Configuration\nmetadata: {name: c}\nspec: {secrets: {scopes: [{storeName: vualt}]}}\n";
+    let unset = "kind: Component\nmetadata: {name: c}\nspec:\n  type: state.in-memory\n  metadata: [{name: keyPrefix, envRef: NOBODY_SET}]\n";
+    for (text, word) in [(list, "a list is not read"), (resiliency, "cash"), (scopes, "vualt"), (unset, "NOBODY_SET")] {
+        let text = format!("{CACHE}---\n{text}");
+        let warnings = log::warnings(|| assert!(load(&[("c.yaml", &text)], &App::default()).is_ok()));
+        assert!(warnings.contains(word) && warnings.lines().count() == 1, "{warnings}");
+    }
+}
+
+/// `ture` for `true` would have passwords sent in the clear.
+#[cfg(feature = "redis")]
+#[test]
+fn a_flag_is_true_or_false() {
+    let redis = |value| {
+        format!(
+            "kind: Component\nmetadata: {{name: c}}\nspec:\n  type: state.redis\n  metadata:\n  - {{name: redisHost, value: localhost}}\n  \
+             - {{name: enableTLS, value: {value}}}\n"
+        )
+    };
+    for value in ["true", "YES", "off", "''", "0"] {
+        assert!(load(&[("c.yaml", &redis(value))], &App::default()).is_ok(), "{value}");
+    }
+    let expected = "c.yaml: document 1, line 1: component c: `enableTLS` must be `true` or `false`";
+    assert_eq!(faults(&redis("ture")), [expected]);
+}
+
+#[test]
 fn what_dapr_has_and_this_has_not_is_refused() {
-    let mut refused = vec![("state.in-memory", "primaryEncryptionKey"), ("state.in-memory", "secondaryEncryptionKey")];
+    let of_every_store =
+        ["primaryEncryptionKey", "secondaryEncryptionKey", "outboxPublishPubsub", "outboxPublishTopic"];
+    let mut refused: Vec<_> = of_every_store.map(|name| ("state.in-memory", name)).into();
     if cfg!(all(feature = "postgresql", feature = "redis")) {
         refused.extend(["useEntraID", "useAzureAD", "useOIDC"].map(|name| ("state.redis", name)));
         refused.extend(["useAzureAD", "useAWSIAM"].map(|name| ("state.postgresql, version: v2", name)));

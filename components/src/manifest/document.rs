@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
+use super::any_case::AnyCase;
 use super::configuration::Configuration;
 use super::{Manifest, Place};
 use crate::duration::GoDuration;
@@ -27,6 +28,8 @@ pub(super) enum Resource {
     Component(Component),
     Configuration(Configuration),
     Resiliency(resiliency::Document),
+    /// As `kubectl get -o yaml` writes several.
+    List,
     Other,
 }
 
@@ -74,9 +77,10 @@ impl Document<'_> {
     pub(super) fn parse(&self) -> Result<Resource, SyntaxError> {
         let head: Head = self.read()?;
         if head.api_version.is_some_and(|version| !version.starts_with("dapr.io/")) {
-            return Ok(Resource::Other);
+            return Ok(if head.kind.as_deref() == Some("List") { Resource::List } else { Resource::Other });
         }
         match head.kind.as_deref() {
+            Some("ComponentList" | "ConfigurationList" | "ResiliencyList") => Ok(Resource::List),
             Some("Component") => self.read().map(Resource::Component),
             Some("Configuration") => self.read().map(Resource::Configuration),
             Some("Resiliency") => self.read().map(Resource::Resiliency),
@@ -85,7 +89,8 @@ impl Document<'_> {
     }
 
     fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, SyntaxError> {
-        serde_yaml::from_str(self.text).map_err(|error| SyntaxError {
+        let document = AnyCase(serde_yaml::Deserializer::from_str(self.text));
+        T::deserialize(document).map_err(|error| SyntaxError {
             line: error.location().map(|location| self.line + location.line() - 1),
             message: without_value(&error.to_string()),
         })
@@ -162,9 +167,8 @@ struct Spec {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "a mapping")]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
 struct Auth {
-    #[serde(rename = "secretStore", alias = "secretstore")]
     secret_store: Option<String>,
 }
 

@@ -81,7 +81,16 @@ impl Manifest {
             let (component, item, variable) = (self.name.clone(), item.name.clone(), variable.to_owned());
             return Err(Problem::DeniedVariable { component, item, variable });
         }
-        Ok(app.environment.get(variable).map_or_else(String::new, |value| value.expose().to_owned()))
+        let value = app.environment.get(variable);
+        if value.is_none() {
+            tracing::warn!(
+                component = self.name,
+                item = item.name,
+                variable,
+                "no such variable: the item has no value"
+            );
+        }
+        Ok(value.map_or_else(String::new, |value| value.expose().to_owned()))
     }
 
     fn secret(

@@ -89,6 +89,11 @@ impl SecretScopes {
     pub(crate) fn remove(&mut self, store: &str) -> Option<SecretScope> {
         self.0.remove(store).map(|(scope, _)| scope)
     }
+
+    /// What was not removed: the store's name, and where the scope stands.
+    pub(crate) fn rest(self) -> impl Iterator<Item = (String, Place)> {
+        self.0.into_iter().map(|(store, (_, place))| (store, place))
+    }
 }
 
 #[cfg(test)]

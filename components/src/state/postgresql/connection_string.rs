@@ -11,7 +11,7 @@ use tokio_postgres::config::Host;
 use crate::properties::InvalidProperty;
 
 /// The keywords that may be used. `sslmode` and those after it are not the driver's.
-const KEYWORDS: [&str; 17] = [
+const KEYWORDS: [&str; 25] = [
     "application_name",
     "channel_binding",
     "connect_timeout",
@@ -29,6 +29,30 @@ const KEYWORDS: [&str; 17] = [
     "sslrootcert",
     "sslcert",
     "sslkey",
+    "pool_max_conns",
+    // Of Go's connection pool and driver, without effect here.
+    "description_cache_capacity",
+    "pool_health_check_period",
+    "pool_max_conn_idle_time",
+    "pool_max_conn_lifetime",
+    "pool_max_conn_lifetime_jitter",
+    "pool_min_conns",
+    "statement_cache_capacity",
+];
+
+/// Where the ones without effect begin.
+const WITHOUT_EFFECT: usize = 18;
+
+/// Settings of the server for a session, in any case, which Go's driver sends as it finds them.
+const SETTINGS: [&str; 8] = [
+    "datestyle",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+    "role",
+    "search_path",
+    "statement_timeout",
+    "timezone",
+    "work_mem",
 ];
 
 /// Values by keyword; the last of two counts.
@@ -44,7 +68,8 @@ impl Parameters {
         for (keyword, value) in pairs.ok_or_else(|| malformed("a URL or pairs such as `host=localhost`"))? {
             // As Go's driver has it.
             let keyword = if keyword == "database" { "dbname" } else { &keyword };
-            let known = KEYWORDS.iter().find(|&known| *known == keyword);
+            let setting = || SETTINGS.iter().find(|known| known.eq_ignore_ascii_case(keyword));
+            let known = KEYWORDS.iter().find(|&known| *known == keyword).or_else(setting);
             parameters.set(known.ok_or_else(unknown_keyword)?, value);
         }
         Ok(parameters)
@@ -65,6 +90,15 @@ impl Parameters {
     pub(super) fn into_config(mut self) -> Result<Config, InvalidProperty> {
         let address = self.0.get("hostaddr").cloned();
         self.0.entry("host").or_insert_with(|| address.unwrap_or_else(|| "localhost".to_owned()));
+        for keyword in &KEYWORDS[WITHOUT_EFFECT..] {
+            self.0.remove(keyword);
+        }
+        for name in SETTINGS {
+            if let Some(value) = self.0.remove(name) {
+                let options = self.0.entry("options").or_default();
+                *options += &format!(" -c {name}={}", escaped(&value));
+            }
+        }
         let mut rendered = String::new();
         for (keyword, value) in self.0 {
             let value = value.replace('\\', r"\\").replace('\'', r"\'");
@@ -84,6 +118,12 @@ impl Parameters {
     }
 }
 
+/// A value as `options` has it: a backslash before white space and before itself.
+fn escaped(value: &str) -> String {
+    let escape = |character: char| (character.is_whitespace() || character == '\\').then_some('\\');
+    value.chars().flat_map(|character| escape(character).into_iter().chain([character])).collect()
+}
+
 pub(super) fn cannot_be_used(keyword: &str) -> InvalidProperty {
     InvalidProperty::Other(format!("the value of `{keyword}` in the connection string cannot be used"))
 }
@@ -93,7 +133,7 @@ fn malformed(expected: &'static str) -> InvalidProperty {
 }
 
 fn unknown_keyword() -> InvalidProperty {
-    let known = KEYWORDS.join(", ");
+    let known = [&KEYWORDS[..], &SETTINGS].concat().join(", ");
     InvalidProperty::Other(format!(
         "`connectionString` has a keyword that is not known, or a value with a space that is not in quotes; known: {known}"
     ))
@@ -175,6 +215,14 @@ mod tests {
         assert_eq!(url.get_hosts(), [Host::Tcp("one".into()), Host::Tcp("two".into())]);
         assert_eq!((url.get_ports(), url.get_user()), (&[1, 2][..], Some("me")));
         assert_eq!(url.get_connect_timeout(), Some(&std::time::Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn settings_of_a_session_are_among_its_options() {
+        let config =
+            config(r"options='-c geqo=off' search_path='one, two' TimeZone=UTC statement_timeout=5s pool_min_conns=1");
+        let options = r"-c geqo=off -c search_path=one,\ two -c statement_timeout=5s -c timezone=UTC";
+        assert_eq!(config.get_options(), Some(options));
     }
 
     #[test]

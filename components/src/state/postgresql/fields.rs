@@ -11,7 +11,8 @@ fields! {
         CONNECTION_STRING = Field::secret(
             "connectionString",
             "a URL, or pairs such as `host=db user=me password=secret dbname=app`. Not needed where the fields below \
-             say where the server is; they count before what is in it",
+             say where the server is; they count before what is in it. Settings of a session such as `search_path` and \
+             `statement_timeout` may be among them",
         ).also(&["url"]);
         HOST = Field::text("host", "name of the server, or folder of its Unix socket");
         HOSTADDR = Field::text("hostaddr", "its address, where the name is not to be looked up");
@@ -29,7 +30,8 @@ fields! {
         CLEANUP_INTERVAL = sql::CLEANUP_INTERVAL.or("1h");
         MAX_CONNS = Field::integer(
             "maxConns",
-            "how many connections there may be; without it, and for zero and below, as many as processors, at least 4",
+            "how many connections there may be; without it, and for zero and below, `pool_max_conns` of the connection \
+             string, or as many as processors, at least 4",
         );
         MAX_IDLE_TIME = Field::seconds("connectionMaxIdleTime", "how long a connection is kept that nobody uses").or("30m");
         QUERY_EXEC_MODE = Field::text(

@@ -38,6 +38,7 @@ impl Options {
     pub(super) fn new(properties: &Properties) -> Result<Self, InvalidProperty> {
         let mut parameters = parameters(properties)?;
         let tls = tls(&mut parameters)?;
+        let pool_size = pool_size(&mut parameters)?;
         let config = parameters.into_config()?;
         let over_tcp = config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(_)));
         let table_prefix = properties.text(&fields::TABLE_PREFIX).unwrap_or_default();
@@ -45,7 +46,7 @@ impl Options {
         let metadata_table = properties.required(&fields::METADATA_TABLE_NAME)?;
         check_identifier(&fields::METADATA_TABLE_NAME, metadata_table)?;
         let max_connections = properties.integer::<i64>(&fields::MAX_CONNS)?;
-        let max_connections = max_connections.and_then(|count| usize::try_from(count).ok());
+        let max_connections = max_connections.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
         let max_idle_time = properties.duration(&fields::MAX_IDLE_TIME)?.and_then(GoDuration::positive);
         Ok(Self {
             config,
@@ -54,7 +55,7 @@ impl Options {
             table_prefix: table_prefix.to_owned(),
             metadata_table: metadata_table.to_owned(),
             timeout: sql::timeout(properties)?,
-            max_connections: max_connections.filter(|&count| count > 0).unwrap_or_else(default_max_connections),
+            max_connections: max_connections.or(pool_size).unwrap_or_else(default_max_connections),
             max_idle_time: max_idle_time.or(fields::MAX_IDLE_TIME.default_duration()).unwrap_or_default(),
             cleanup_interval: properties.duration(&fields::CLEANUP_INTERVAL)?.and_then(GoDuration::positive),
             prepares: prepares(properties)?,
@@ -107,6 +108,13 @@ fn tls(parameters: &mut Parameters) -> Result<Tls, InvalidProperty> {
     };
     let mode = mode.ok_or_else(|| cannot_be_used("sslmode"))?;
     Ok(Tls { mode, roots: Roots::of(mode, root_certificate), identity })
+}
+
+/// How many connections there may be, as the connection string has it.
+fn pool_size(parameters: &mut Parameters) -> Result<Option<usize>, InvalidProperty> {
+    let keyword = "pool_max_conns";
+    let Some(text) = parameters.take(keyword) else { return Ok(None) };
+    text.parse().ok().filter(|&size| size > 0).map(Some).ok_or_else(|| cannot_be_used(keyword))
 }
 
 /// A name that PostgreSQL takes without quotes, perhaps after that of a schema.
@@ -174,6 +182,9 @@ mod tests {
         let some = options(&[("timeoutInSeconds", "30"), ("connectionMaxIdleTime", "5m"), ("maxConns", "1")]).unwrap();
         assert_eq!((some.timeout, some.max_idle_time), (Duration::from_secs(30), Duration::from_secs(300)));
         assert_eq!(some.max_connections, 1);
+        let pool = ("connectionString", "host=db pool_max_conns=7");
+        assert_eq!(options(&[pool]).unwrap().max_connections, 7);
+        assert_eq!(options(&[pool, ("maxConns", "3")]).unwrap().max_connections, 3);
         assert!(options(&[("maxConns", "0")]).unwrap().max_connections >= 4);
     }
 
@@ -206,7 +217,7 @@ mod tests {
             let error = options(&[(name, value)]).err().expect(name).to_string();
             assert!(error.contains(name) && !error.contains("secret"), "{error}");
         }
-        for keyword in ["sslmode=often", "sslcert=/only/one"] {
+        for keyword in ["sslmode=often", "sslcert=/only/one", "pool_max_conns=0"] {
             let error = options(&[("connectionString", keyword)]).err().expect(keyword).to_string();
             assert!(error.contains(&keyword[..7]), "{error}");
         }

@@ -1,6 +1,7 @@
 //! Where a server listens.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use super::fields;
 use crate::properties::{InvalidProperty, Properties};
@@ -31,8 +32,9 @@ impl Address {
             _ => (written, None),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_host = !host.is_empty() && (!host.contains(':') || host.parse::<Ipv6Addr>().is_ok());
         match (port, other_port) {
-            _ if host.is_empty() => Err(malformed),
+            _ if !is_host => Err(malformed),
             (Some(port), Some(other)) if port != other => {
                 Err(InvalidProperty::Other("`redisHost` and `redisPort` name different ports".to_owned()))
             }
@@ -89,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for written in ["", ",", "a:1,", "redis:port", "redis:70000", ":6379"] {
+        for written in ["", ",", "a:1,", "redis:port", "redis:70000", ":6379", "redis://redis:6379", "redis:6379:1"] {
             assert!(list(&[("redisHost", written)]).is_err(), "{written}");
         }
         assert!(list(&[("redisHost", "redis:7000"), ("redisPort", "7001")]).is_err());
