@@ -128,8 +128,14 @@ impl GuestHost {
     fn create(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
         let (job, streams) = protocol::receive_job(control)?;
         match job {
-            Job::Create(request) => create::create(self, &request, control, streams),
-            Job::Exec(request) => exec::exec(self, &request, control, streams),
+            Job::Create(request) => {
+                logging::name_container(&request.id);
+                create::create(self, &request, control, streams)
+            }
+            Job::Exec(request) => {
+                logging::name_container(&request.container_id);
+                exec::exec(self, &request, control, streams)
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod logging;
 mod operator_config;
 pub mod operator_tool;
 mod protocol;
+mod quantity;
 mod read_only;
 pub mod shim_process;
 mod systemd;

@@ -1,11 +1,13 @@
 //! What the node's operator decides: a YAML file, named by `ConfigPath` of the runtime's options in containerd's
-//! configuration.
+//! configuration, or else the usual one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+
+use crate::quantity;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -25,6 +27,7 @@ pub(crate) struct OperatorConfig {
 pub(crate) struct ArtifactCacheConfig {
     pub(crate) folder: PathBuf,
     /// Bytes on disk; what was used longest ago goes first.
+    #[serde(deserialize_with = "quantity::deserialize")]
     pub(crate) max_bytes: u64,
 }
 
@@ -38,6 +41,7 @@ impl Default for ArtifactCacheConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct CompilerConfig {
+    #[serde(deserialize_with = "quantity::deserialize")]
     pub(crate) max_memory_bytes: u64,
     pub(crate) max_seconds: u64,
 }
@@ -49,6 +53,15 @@ impl Default for CompilerConfig {
 }
 
 impl OperatorConfig {
+    /// Where the installer writes it.
+    pub(crate) const PATH: &str = "/etc/dapr-wasm/config.yaml";
+
+    /// The one that everybody has who names no other, if there is one.
+    pub(crate) fn read_usual() -> anyhow::Result<Self> {
+        let path = Path::new(Self::PATH);
+        if path.exists() { Self::read(path) } else { Ok(Self::default()) }
+    }
+
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_yaml::from_str(&text)

@@ -11,9 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use engines::artifact_cache::ArtifactCache;
 
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
-
-/// Where the node installer puts the configuration.
-const CONFIG: &str = "/etc/dapr-wasm/config.yaml";
+use crate::quantity;
 
 /// Looks after a node that runs Wasm containers.
 #[derive(Parser)]
@@ -55,7 +53,7 @@ struct Prune {
     #[arg(long)]
     all: bool,
     /// What may stay [default: the configuration's artifactCache.maxBytes]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     max_bytes: Option<u64>,
 }
 
@@ -106,11 +104,11 @@ fn open_cache(operator: &OperatorConfig) -> anyhow::Result<ArtifactCache> {
 }
 
 fn configuration(file: Option<&Path>) -> anyhow::Result<OperatorConfig> {
-    match file {
-        Some(file) => OperatorConfig::read(file),
-        None if Path::new(CONFIG).exists() => OperatorConfig::read(Path::new(CONFIG)),
-        None => Ok(OperatorConfig::default()),
-    }
+    file.map_or_else(OperatorConfig::read_usual, OperatorConfig::read)
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    quantity::parse(text).ok_or_else(|| format!("not {}", quantity::EXPECTED))
 }
 
 /// Text that an image may have made up, harmless to a terminal.

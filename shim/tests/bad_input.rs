@@ -21,7 +21,7 @@ fn annotations_that_mean_nothing_are_refused_with_what_is_allowed() {
     let node = Node::start();
     let engines = ENGINES.join(", ");
     let cases: [(&str, &[&str]); 5] = [
-        ("dapr.wasm/engine=quickjs", &["unknown engine", "quickjs", &engines]),
+        ("dapr.wasm/engine=quickjs", &["dapr.wasm/engine", "unknown engine", "quickjs", &engines]),
         ("dapr.wasm/colour=blue", &["dapr.wasm/colour", "dapr.wasm/engine", "dapr.wasm/trigger"]),
         ("dapr.wasm/trigger=cron", &["unknown trigger", "cron", "command, http, state"]),
         ("dapr.wasm/port=99999", &["dapr.wasm/port", "99999"]),
@@ -69,7 +69,17 @@ fn modules_that_cannot_run_are_refused_with_the_reason() {
 fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
     let node = Node::start();
     let module = || wat::parse_str(EMPTY_COMMAND).expect("text of a module");
-    let cases: [(&str, &str, &[&str]); 4] = [
+    let cases: [(&str, &str, &[&str]); 6] = [
+        (
+            "key",
+            "wasmPath: /app.wasm\ncomponentsPath: /components\n",
+            &["/config.yaml", "componentsPath", "componentPath"],
+        ),
+        (
+            "instances",
+            "wasmPath: /app.wasm\ninstances: once\n",
+            &["instances in the image's /config.yaml", "fresh or reuse"],
+        ),
         ("yaml", "wasmPath: [", &["/config.yaml"]),
         ("trigger", "wasmPath: /app.wasm\ntrigger: carrier-pigeon\n", &["carrier-pigeon", "command, http, state"]),
         ("port", "wasmPath: /app.wasm\ntrigger: http\nport: 0\n", &["port 0"]),
@@ -79,6 +89,21 @@ fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
         let image = format!("localhost/test/config-{name}:1");
         node.import(&wasm_image(&image, module()).file("/config.yaml", config));
         node.run(&[], &image, name, &[]).assert_refused(words);
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_configuration_that_is_not_this_runtime_s_is_the_guest_s_own() {
+    let node = Node::start();
+    let image = "localhost/test/own:1";
+    let own = "port: \"8080\"\ninstances: 3\nwhatever: [else]\n";
+    node.import(
+        &Image::new(image).file("/app.wasm", guest("hello")).file("/config.yaml", own).entrypoint(["/app.wasm"]),
+    );
+    for name in ENGINES {
+        let run = node.run(&[&engine(name)], image, name, &["/app.wasm", "cat", "/config.yaml"]);
+        assert_eq!(run.stdout(), own, "{}", run.stderr());
     }
     node.assert_nothing_left();
 }

@@ -180,6 +180,8 @@ fn a_guest_finds_its_working_directory() {
             };
             assert_eq!(run("dot", &["/greets.wasm"]), greeting, "{name}");
             assert!(run("pwd", &["/hello.wasm", "env"]).lines().any(|line| line == format!("PWD={folder}")), "{name}");
+            // So does a module's path.
+            assert_eq!(run("relative", &["../hello.wasm", "echo", "hi"]), "hi\n", "{name}");
             // Absolute paths start at the root all the same.
             assert_eq!(run("absolute", &["/hello.wasm", "cat", "/other/greeting"]), "good night\n", "{name}");
         }

@@ -422,6 +422,24 @@ fn a_container_can_have_a_terminal() {
     node.assert_nothing_left();
 }
 
+/// So that its programs may open it again, by names such as `/dev/stdout`.
+#[test]
+fn a_terminal_is_the_user_s_whose_process_has_it() {
+    let node = node();
+    let owner = ["/bin/busybox", "stat", "-L", "-c", "%u", "/dev/pts/0"];
+    let command = node.run_command(&["--rm", "-t"], TOOLS_OF_A_USER, "shell", &owner);
+    let mut terminal = Terminal::start(&command);
+    assert_eq!(terminal.line(), "1000");
+    assert_eq!(terminal.exit_code(), 0);
+    node.start_detached(&[], TOOLS_OF_A_USER, "guest", &["/hello.wasm", "daemon"]);
+    let script = "until [ $(/bin/busybox stat -L -c %u /dev/pts/0) = 1000 ]; do :; done; echo given";
+    let mut terminal = Terminal::start(&node.exec_command("guest", &["-t"], &["/bin/busybox", "sh", "-c", script]));
+    assert_eq!(terminal.line(), "given");
+    assert_eq!(terminal.exit_code(), 0);
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
+}
+
 #[test]
 fn a_process_can_have_a_terminal() {
     let node = node();

@@ -1,6 +1,7 @@
 //! The terminal of a process: made inside the container, used outside.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,11 @@ use std::process;
 
 use anyhow::{Context as _, bail};
 use nix::cmsg_space;
+use nix::libc::{O_CLOEXEC, O_NOCTTY, O_RDWR, TIOCGPTPEER, ioctl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
+
+use super::standard_streams;
 
 /// Where libcontainer sends the master of a terminal to.
 pub(super) struct Console {
@@ -36,8 +40,18 @@ impl Console {
         self.path.clone()
     }
 
-    /// The terminal's master, once the process exists: it was sent before.
-    pub(super) fn terminal(self) -> anyhow::Result<OwnedFd> {
+    /// The terminal's master, once the process exists: it was sent before. Its slave, the standard streams of the process, is
+    /// given to the user. libcontainer has no place for that before a further process runs, which may be a little ahead.
+    pub(super) fn terminal(self, process: Option<&Process>, spec: &Spec) -> anyhow::Result<OwnedFd> {
+        let master = self.master()?;
+        match slave(&master) {
+            Ok(slave) => standard_streams::give(&[slave], process, spec),
+            Err(error) => tracing::debug!(%error, "a terminal keeps its owner"),
+        }
+        Ok(master)
+    }
+
+    fn master(&self) -> anyhow::Result<OwnedFd> {
         self.listener.set_nonblocking(true)?;
         let (stream, _) = self.listener.accept().context("the container's process sent no terminal")?;
         let mut rights = cmsg_space!(i32);
@@ -51,6 +65,19 @@ impl Console {
             _ => bail!("the container's process sent no terminal"),
         }
     }
+}
+
+/// The other end of a terminal, wherever it is mounted.
+fn slave(master: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes flags and no pointer.
+    #[expect(unsafe_code, reason = "see above")]
+    let slave = unsafe { ioctl(master.as_raw_fd(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC) };
+    if slave < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
+    #[expect(unsafe_code, reason = "see above")]
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
 impl Drop for Console {

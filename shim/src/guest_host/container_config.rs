@@ -73,7 +73,7 @@ pub(super) enum Trigger {
 
 /// `/config.yaml` of an image.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ImageConfig {
     wasm_path: Option<PathBuf>,
     trigger: Option<String>,
@@ -83,9 +83,9 @@ struct ImageConfig {
 }
 
 impl ImageConfig {
-    /// A file with neither key is the guest's own.
-    fn is_ours(&self) -> bool {
-        self.wasm_path.is_some() || self.trigger.is_some()
+    /// A file with neither key is the guest's own, whatever else is in it.
+    fn is_ours(document: &serde_yaml::Value) -> bool {
+        ["wasmPath", "trigger"].iter().any(|key| document.get(key).is_some())
     }
 
     fn read(rootfs: &Rootfs) -> anyhow::Result<Option<Self>> {
@@ -95,9 +95,10 @@ impl ImageConfig {
             Err(error) => return Err(error).context("cannot read the image's /config.yaml"),
         };
         let text = read_text(file).context("cannot read the image's /config.yaml")?;
+        let invalid = "the image's /config.yaml is not valid";
         // Whether it is this runtime's is known only once it was parsed.
-        let config: Self = serde_yaml::from_str(&text).context("the image's /config.yaml is not valid")?;
-        Ok(config.is_ours().then_some(config))
+        let document = serde_yaml::from_str(&text).context(invalid)?;
+        if Self::is_ours(&document) { serde_yaml::from_str(&text).map(Some).context(invalid) } else { Ok(None) }
     }
 }
 
@@ -116,8 +117,10 @@ pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload>
     if annotations.get("io.kubernetes.cri.container-type").is_some_and(|kind| kind == "sandbox") {
         return Ok(Workload::Native);
     }
-    let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
-    let entry = args.first().map(|arg| EntryPoint::parse(arg));
+    let process = spec.process().as_ref();
+    let args = process.and_then(|process| process.args().clone()).unwrap_or_default();
+    let working_directory = process.map_or(Path::new("/"), |process| process.cwd());
+    let entry = args.first().map(|arg| EntryPoint::parse(arg).below(working_directory));
     let image = match ImageConfig::read(rootfs) {
         // A Linux program's own file may look like anything.
         Err(_) if entry.as_ref().is_some_and(|entry| entry.is_native(rootfs)) => return Ok(Workload::Native),
@@ -141,9 +144,8 @@ pub(super) fn workload(spec: &Spec, rootfs: &Rootfs) -> anyhow::Result<Workload>
 /// As those of [`workload`].
 pub(super) fn exec_workload(spec: &Spec, process: &Process, rootfs: &Rootfs) -> anyhow::Result<Workload> {
     let args = process.args().clone().unwrap_or_default();
-    let entry = args.first().map(|arg| EntryPoint::parse(arg));
-    let Some(EntryPoint { path, function }) = entry else { return Ok(Workload::Native) };
-    let entry = EntryPoint { path: process.cwd().join(path), function };
+    let entry = args.first().map(|arg| EntryPoint::parse(arg).below(process.cwd()));
+    let Some(entry) = entry else { return Ok(Workload::Native) };
     if !entry.is_wasm(rootfs) {
         return Ok(Workload::Native);
     }
@@ -160,6 +162,18 @@ fn annotations(spec: &Spec) -> &HashMap<String, String> {
 
 fn annotation<'a>(annotations: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
     annotations.get(&format!("{PREFIX}{name}")).map(String::as_str)
+}
+
+/// A value that the image's file may have, too, and where it is from.
+fn annotation_or_file<'a>(
+    annotations: &'a HashMap<String, String>,
+    name: &str,
+    in_file: Option<&'a str>,
+) -> (String, Option<&'a str>) {
+    match annotation(annotations, name) {
+        Some(value) => (format!("annotation {PREFIX}{name}"), Some(value)),
+        None => (format!("{name} in the image's {CONFIG_FILE}"), in_file),
+    }
 }
 
 fn command(function: Option<String>) -> Trigger {
@@ -179,10 +193,11 @@ fn trigger(
     };
     ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
     let options = http::http_options(annotations, image.instances.as_deref())?;
-    match annotation(annotations, "trigger").or(image.trigger.as_deref()).unwrap_or("command") {
+    let (source, trigger) = annotation_or_file(annotations, "trigger", image.trigger.as_deref());
+    match trigger.unwrap_or("command") {
         "command" | "state" => Ok(command(function)),
         "http" => Ok(Trigger::Http { port, options }),
-        other => bail!("unknown trigger {other:?}; this runtime knows command, http, state"),
+        other => bail!("{source}: unknown trigger {other:?}; this runtime knows command, http, state"),
     }
 }
 
@@ -218,9 +233,10 @@ fn wasm_config(
 /// Who the guest is to Dapr: Kubernetes tells its pod's name and namespace through the CRI's own annotations.
 fn app(annotations: &HashMap<String, String>) -> anyhow::Result<App> {
     let text = |key: &str| annotations.get(key).cloned();
-    let id = text("dapr.wasm/app-id").or_else(|| text("dapr.io/app-id"));
+    let id = ["dapr.wasm/app-id", "dapr.io/app-id"].iter().find_map(|key| Some((key, text(key)?)));
+    let id = id.map(|(key, id)| AppId::new(id).with_context(|| format!("annotation {key}")));
     Ok(App {
-        id: id.map(AppId::new).transpose()?,
+        id: id.transpose()?,
         namespace: text("io.kubernetes.cri.sandbox-namespace"),
         pod_name: text("io.kubernetes.cri.sandbox-name"),
         ..App::default()
@@ -242,6 +258,11 @@ impl EntryPoint {
             }
             _ => Self { path: argument.into(), function: None },
         }
+    }
+
+    /// A relative path starts at the working directory, as a Linux program's.
+    fn below(self, working_directory: &Path) -> Self {
+        Self { path: working_directory.join(self.path), ..self }
     }
 
     /// By its name, so that a module that is missing or damaged is reported as such; or by its first bytes.

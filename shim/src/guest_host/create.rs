@@ -78,7 +78,8 @@ pub(super) fn create(
         scope.keep_limits(&Path::new(DEFAULT_CGROUP_ROOT).join(&cgroup.folder))?;
     }
     let pid = container.pid().context("libcontainer created a container without a process")?;
-    Ok(Created { pid: pid.as_raw(), terminal: console.map(Console::terminal).transpose()? })
+    let terminal = console.map(|console| console.terminal(spec.process().as_ref(), &spec)).transpose()?;
+    Ok(Created { pid: pid.as_raw(), terminal })
 }
 
 /// The bundle with what libcontainer is to be told in another way than by containerd.

@@ -44,7 +44,7 @@ pub(super) fn exec(
     drop(rootfs);
     devices::confine(&mut process, &spec);
     let (process, confinement) = Confinement::split(process, &spec)?;
-    let process = ProcessFile::write(&request.bundle, &process)?;
+    let file = ProcessFile::write(&request.bundle, &process)?;
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
     let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(executor)
@@ -54,11 +54,12 @@ pub(super) fn exec(
         .with_stdout(stdout)
         .with_stderr(stderr)
         .as_tenant()
-        .with_process(Some(&process.0))
+        .with_process(Some(&file.0))
         .as_sibling(true)
         .with_detach(true)
         .build()?;
-    Ok(Created { pid: pid.as_raw(), terminal: console.map(Console::terminal).transpose()? })
+    let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose()?;
+    Ok(Created { pid: pid.as_raw(), terminal })
 }
 
 /// libcontainer takes the process from a file.

@@ -1,6 +1,9 @@
 //! Requests that a guest makes itself, from the container's own network.
 
-use std::time::Duration;
+use std::error::Error;
+use std::iter;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that nobody used for so long is closed.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 const MAX_IDLE_PER_HOST: usize = 32;
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct HttpCaller {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -32,9 +36,9 @@ impl HttpCaller {
     }
 
     async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, HttpError> {
-        let response = self.client.request(request).await.map_err(|_| HttpError::RequestError)?;
+        let response = self.client.request(request).await.map_err(|error| failed(&error))?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| HttpError::RequestError)?;
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| failed(&*error))?;
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
         Ok(Response { status: parts.status.as_u16(), headers: Some(headers.collect()), body: Some(body.to_bytes()) })
@@ -45,8 +49,21 @@ impl HttpCaller {
 impl HttpClient for HttpCaller {
     async fn send(&self, request: Request) -> Result<Response, HttpError> {
         let request = to_network(request)?;
-        timeout(TIMEOUT, self.exchange(request)).await.map_err(|_| HttpError::RequestError)?
+        timeout(TIMEOUT, self.exchange(request)).await.map_err(|elapsed| failed(&elapsed))?
     }
+}
+
+/// The guest learns that a request failed; why, the node's log has, once a second at most.
+fn failed(error: &(dyn Error + 'static)) -> HttpError {
+    static LAST_TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last_told = LAST_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+        *last_told = Some(Instant::now());
+        let causes = iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
+        let error = causes.collect::<Vec<_>>().join(": ");
+        tracing::warn!(error, "a guest's own request failed");
+    }
+    HttpError::RequestError
 }
 
 fn to_network(request: Request) -> Result<http::Request<Full<Bytes>>, HttpError> {

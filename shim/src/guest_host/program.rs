@@ -59,9 +59,10 @@ fn wasm_program(
     rootfs: &Rootfs,
     config: WasmConfig,
 ) -> anyhow::Result<WasmProgram> {
-    let engine = match config.engine.as_deref().or(operator.default_engine.as_deref()) {
-        Some(name) => guest_host.find_engine(name)?,
-        None => guest_host.find_engine(guest_host.default_engine()?)?,
+    let engine = match (&config.engine, &operator.default_engine) {
+        (Some(name), _) => guest_host.find_engine(name).context("annotation dapr.wasm/engine")?,
+        (None, Some(name)) => guest_host.find_engine(name).context("defaultEngine in the node's configuration")?,
+        (None, None) => guest_host.find_engine(guest_host.default_engine()?)?,
     };
     let check = |info: &ModuleInfo| check_exports(info, &config.trigger);
     let module = FoundModule { rootfs, path: &config.module, image: config.image.as_deref() };

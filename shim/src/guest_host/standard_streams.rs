@@ -1,19 +1,18 @@
 //! The standard streams of a process.
 
-use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 
 use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Uid, fchown, fstat, makedev};
 
 /// Gives the streams to the process's user, as runc does: its programs may open them again, by names such as `/dev/stdout`.
 /// What cannot be given stays whose it is.
-pub(super) fn give(streams: &[File; 3], process: Option<&Process>, spec: &Spec) {
+pub(super) fn give(streams: &[impl AsFd], process: Option<&Process>, spec: &Spec) {
     let Some(user) = process.map(|process| host_user(process.user().uid(), spec)) else { return };
     let null = makedev(1, 3);
     for stream in streams {
         if fstat(stream).is_ok_and(|status| status.st_rdev != null && status.st_uid != user) {
-            let given = fchown(stream.as_fd(), Some(Uid::from_raw(user)), None);
+            let given = fchown(stream, Some(Uid::from_raw(user)), None);
             let _ = given.inspect_err(|error| tracing::debug!(%error, user, "a standard stream keeps its owner"));
         }
     }

@@ -16,6 +16,11 @@ use crate::operator_config::OperatorConfig;
 use crate::protocol::{self, FromGuestHost, Job, ToGuestHost, receive_with_descriptors, send_message};
 use crate::read_only;
 
+/// The guest host's reason not to do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Declined(String);
+
 /// The shim's end of the socket to a guest host.
 pub(super) struct Control(AsyncFd<OwnedFd>);
 
@@ -62,7 +67,7 @@ impl Control {
     /// The next message but a failure, which is an error here; `None` when the process has closed the socket.
     pub(super) async fn receive(&self) -> anyhow::Result<Option<(FromGuestHost, Option<OwnedFd>)>> {
         match self.0.async_io(Interest::READABLE, receive_with_descriptors).await? {
-            Some((FromGuestHost::Failed { message }, _)) => bail!(message),
+            Some((FromGuestHost::Failed { message }, _)) => bail!(Declined(message)),
             message => Ok(message.map(|(message, descriptors)| (message, descriptors.into_iter().next()))),
         }
     }

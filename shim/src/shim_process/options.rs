@@ -14,18 +14,18 @@ const TYPE: &str = "runtimeoptions.v1.Options";
 /// Field 2, a string (wire type 2).
 const CONFIG_PATH: u32 = (2 << 3) | 2;
 
-/// The configuration that the options name; the default where there is none.
+/// The configuration that the options name, or else the usual one.
 pub(super) fn operator_config(options: Option<&Any>) -> anyhow::Result<OperatorConfig> {
     let Some(options) = options.filter(|options| !options.value.is_empty()) else {
-        return Ok(OperatorConfig::default());
+        return OperatorConfig::read_usual();
     };
     // `ctr` sends the options of the runc runtime to every runtime that it does not know.
     if options.type_url.rsplit('/').next() != Some(TYPE) {
-        return Ok(OperatorConfig::default());
+        return OperatorConfig::read_usual();
     }
     match config_path(&options.value) {
         Ok(Some(path)) if !path.is_empty() => OperatorConfig::read(Path::new(&path)),
-        Ok(_) => Ok(OperatorConfig::default()),
+        Ok(_) => OperatorConfig::read_usual(),
         Err(error) => bail!("the runtime's options cannot be read: {error}"),
     }
 }

@@ -36,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::container::{Container, ExecRefused};
+use super::launch::Declined;
 use super::options::operator_config;
 use super::process::{Exits, Process};
 use super::signal::Signal;
@@ -197,7 +198,7 @@ impl Task for TaskService {
             .inspect_err(|error| {
                 tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
             })
-            .map_err(invalid)?;
+            .map_err(|error| if error.is::<Declined>() { invalid(error) } else { internal(error) })?;
         let container = Arc::new(container);
         self.containers().insert(container.id.clone(), Arc::clone(&container));
         let pid = container.init.pid().cast_unsigned();

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use components::duration::GoDuration;
 
-use super::annotation;
+use super::{annotation, annotation_or_file};
 use crate::guest_host::trigger::http::{HttpOptions, Instances};
+use crate::quantity;
 
 /// Each instance has some thousand pages of the system's table of mappings.
 const CONCURRENCY: RangeInclusive<u32> = 1..=4096;
@@ -29,12 +30,13 @@ pub(super) fn http_options(
 ) -> anyhow::Result<HttpOptions> {
     let defaults = HttpOptions::default();
     let text = |name| annotation(annotations, name);
+    let (source, instances) = annotation_or_file(annotations, "instances", instances);
     Ok(HttpOptions {
-        instances: match text("instances").or(instances) {
+        instances: match instances {
             None => defaults.instances,
             Some("fresh") => Instances::Fresh,
             Some("reuse") => Instances::Reuse,
-            Some(other) => bail!("instances is {other:?}; this runtime knows fresh, reuse"),
+            Some(other) => bail!("{source} is {other:?}, not fresh or reuse"),
         },
         max_concurrency: number("max-concurrency", text("max-concurrency"), CONCURRENCY, defaults.max_concurrency)?,
         max_queue: number("max-queue", text("max-queue"), QUEUE, defaults.max_queue)?,
@@ -53,19 +55,12 @@ fn number(name: &str, text: Option<&str>, allowed: RangeInclusive<u32>, default:
 
 fn size(name: &str, text: Option<&str>, allowed: RangeInclusive<usize>, default: usize) -> anyhow::Result<usize> {
     let Some(text) = text else { return Ok(default) };
-    let bytes = bytes(text).filter(|bytes| allowed.contains(bytes));
+    let bytes = quantity::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
+    let bytes = bytes.filter(|bytes| allowed.contains(bytes));
     bytes.with_context(|| {
         let (least, most) = (allowed.start(), allowed.end());
-        refused(name, text, format_args!("a size such as 65536, 64Ki, 16Mi or 1Gi, {least} to {most} bytes"))
+        refused(name, text, format_args!("{}, {least} to {most} bytes", quantity::EXPECTED))
     })
-}
-
-/// As Kubernetes writes quantities of memory.
-fn bytes(text: &str) -> Option<usize> {
-    let units = [("Ki", 1_usize << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)];
-    let unit = units.iter().find_map(|(unit, bytes)| text.strip_suffix(unit).map(|count| (count, *bytes)));
-    let (count, unit) = unit.unwrap_or((text, 1));
-    count.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 fn time(name: &str, text: Option<&str>, default: Duration) -> anyhow::Result<Duration> {
@@ -133,7 +128,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_allowed_is_told_what_is() {
         let refused = [
-            ("instances", "once", "fresh, reuse"),
+            ("instances", "once", "fresh or reuse"),
             ("max-concurrency", "0", "1 to 4096"),
             ("max-concurrency", "5000", "1 to 4096"),
             ("max-queue", "-1", "0 to 1000000"),

@@ -78,7 +78,7 @@ impl Server {
         match answer {
             Ok(response) => Ok(response),
             Err(error) => {
-                self.report(format!("{error:#}")).await;
+                self.report(format!("{} {}: {error:#}", head.method, head.uri)).await;
                 Err(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
