@@ -174,6 +174,11 @@ impl Guest {
         self
     }
 
+    pub(crate) fn stderr(mut self, stderr: impl Into<OwnedFd>) -> Self {
+        self.wasi.stderr = Arc::new(File::from(stderr.into()));
+        self
+    }
+
     pub(crate) fn preopen(mut self, host: &Path, guest: &str) -> Self {
         self.wasi.preopens.push(Preopen { host: host.to_owned(), guest: guest.to_owned() });
         self

@@ -253,6 +253,17 @@ copy_program() {
   echo "Installed $bin/$1"
 }
 
+# With a configuration that the runtime does not understand, no container would be created any more.
+check_operator_config() {
+  local candidate=$operator_config.candidate status=0
+  mkdir --parents "$(dirname "$root$candidate")"
+  printf '%s' "$1" >"$root$candidate"
+  "${node[@]}" "$seen$bin/dapr-wasm" config --config "$seen$candidate" >/dev/null || status=$?
+  rm "$root$candidate"
+  rmdir --ignore-fail-on-non-empty "$(dirname "$root$candidate")"
+  [ $status = 0 ] || fail "the runtime does not understand the operator's configuration (above); $operator_config stays as it is"
+}
+
 restart() {
   if [ ! -e "$root$restart_pending" ]; then
     echo "The configuration of containerd is as it should be."
@@ -275,6 +286,7 @@ install() {
   done
   if [ -n "$config" ] && ! cmp --silent "$config" "$root$operator_config"; then
     read_file "$config"
+    check_operator_config "$content"
     write "$operator_config" "$content"
   fi
   look_at_node

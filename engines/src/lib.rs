@@ -10,7 +10,7 @@ mod guest_memory;
 mod module_data;
 pub mod module_info;
 mod names;
-mod process_files;
+mod procfs;
 #[cfg(feature = "wasmer")]
 pub mod wasmer;
 #[cfg(feature = "wasmtime")]

@@ -63,11 +63,11 @@ const WASI_FUNCTIONS: &[&str] = &[
 ];
 
 /// Types, imports and exports that a module may have of each: as many as the engines take.
-const MOST: usize = 1_000_000;
-/// Bytes that the names of a module's exported functions may have together. They are kept with its artifact.
+const MOST_ENTRIES: usize = 1_000_000;
+/// Bytes that the names of a module's exported functions may have together, in JSON: they are kept with its artifact.
 const MOST_NAME_BYTES: usize = 16 << 20;
-/// A function's parameters and results that are looked at. No known function has as many.
-const MOST_VALUES: usize = 100;
+/// Parameters and results of the types that are looked at. No known function has more.
+const MOST_VALUES: usize = 16;
 /// Names in an error message.
 const MOST_NAMED: usize = 20;
 
@@ -138,8 +138,8 @@ fn damaged(error: wasmparser::BinaryReaderError) -> ModuleError {
     ModuleError::Damaged(error.to_string())
 }
 
-/// The parts of a module that matter here, as far as they were read. A module's own repetitions must not cost more memory
-/// than its bytes: a few of them can name a million imports.
+/// The parts of a module that matter here, as far as they were read. What a module repeats is not copied: a few bytes can
+/// name a million imports.
 struct Outline {
     known: BTreeMap<(&'static str, &'static str), Option<String>>,
     /// `None` for a type that no known function has.
@@ -177,13 +177,13 @@ impl Outline {
                         }
                         _ => None,
                     }));
-                    at_most(MOST, self.types.len(), "types")?;
+                    at_most(MOST_ENTRIES, self.types.len(), "types")?;
                 }
             }
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     self.imports += 1;
-                    at_most(MOST, self.imports, "imports")?;
+                    at_most(MOST_ENTRIES, self.imports, "imports")?;
                     self.check(import.map_err(damaged)?)?;
                 }
             }
@@ -191,9 +191,9 @@ impl Outline {
                 for export in section {
                     let export = export.map_err(damaged)?;
                     self.exports += 1;
-                    at_most(MOST, self.exports, "exports")?;
+                    at_most(MOST_ENTRIES, self.exports, "exports")?;
                     if export.kind == ExternalKind::Func {
-                        self.name_bytes += export.name.len();
+                        self.name_bytes += bytes_in_json(export.name);
                         at_most(MOST_NAME_BYTES, self.name_bytes, "bytes of exported functions' names")?;
                         self.exported_functions.push(export.name.to_owned());
                     }
@@ -227,6 +227,10 @@ impl Outline {
         }
         Ok(())
     }
+}
+
+fn bytes_in_json(name: &str) -> usize {
+    name.bytes().map(|byte| if byte.is_ascii_control() { r"\u0000".len() } else { 1 }).sum()
 }
 
 fn at_most(most: usize, count: usize, what: &'static str) -> Result<(), ModuleError> {

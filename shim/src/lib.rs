@@ -15,6 +15,7 @@ mod idle_memory;
 mod logging;
 mod operator_config;
 pub mod operator_tool;
+mod printable;
 mod protocol;
 mod quantity;
 mod read_only;

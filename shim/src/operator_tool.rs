@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use engines::artifact_cache::ArtifactCache;
 
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
+use crate::printable::printable;
 use crate::quantity;
 
 /// Looks after a node that runs Wasm containers.
@@ -29,6 +30,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Prints the operator's configuration, with what it leaves out; fails where it is not valid
+    Config,
     /// The compiled modules of this node
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -85,7 +88,16 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let operator = configuration(arguments.config.as_deref())?;
-    let Command::Cache(command) = arguments.command;
+    match arguments.command {
+        Command::Config => {
+            print!("{}", serde_yaml::to_string(&operator)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Cache(command) => look_after_cache(command, operator),
+    }
+}
+
+fn look_after_cache(command: CacheCommand, operator: OperatorConfig) -> anyhow::Result<ExitCode> {
     match command {
         CacheCommand::List => cache::list(&open_cache(&operator)?),
         CacheCommand::Prune(Prune { all, max_bytes }) => {
@@ -109,11 +121,6 @@ fn configuration(file: Option<&Path>) -> anyhow::Result<OperatorConfig> {
 
 fn size(text: &str) -> Result<u64, String> {
     quantity::parse(text).ok_or_else(|| format!("not {}", quantity::EXPECTED))
-}
-
-/// Text that an image may have made up, harmless to a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 pub(crate) fn megabytes(bytes: u64) -> String {

@@ -114,7 +114,10 @@ impl FromGuestHost {
     /// Of an error's message, which may have parts of a guest's making, as much as a packet can hold whatever the characters.
     pub(crate) fn failed(error: &anyhow::Error) -> Self {
         let mut message = format!("{error:#}");
-        message.truncate(message.floor_char_boundary(MAX_FAILURE));
+        if message.len() > MAX_FAILURE {
+            message.truncate(message.floor_char_boundary(MAX_FAILURE));
+            message.push('…');
+        }
         Self::Failed { message }
     }
 }

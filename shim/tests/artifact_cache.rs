@@ -225,6 +225,23 @@ fn an_image_that_was_warmed_needs_no_compiler() {
 }
 
 #[test]
+fn the_operator_s_configuration_can_be_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    let check = |text: &str| {
+        fs::write(&file, text).expect("a file");
+        Command::new(programs().join("dapr-wasm")).arg("config").arg("--config").arg(&file).output().expect("dapr-wasm")
+    };
+    let whole = text(&check("defaultEngine: wasmer\nartifactCache: {maxBytes: 4Gi}\n"));
+    assert!(whole.contains("defaultEngine: wasmer\n") && whole.contains("maxBytes: 4294967296\n"), "{whole}");
+    assert!(whole.contains("maxSeconds: 600\n"), "{whole}");
+    for (wrong, word) in [("defaultEngin: wasmer\n", "defaultEngine"), ("artifactCache: {maxBytes: 4GB}\n", "16Mi")] {
+        let refused = check(wrong);
+        assert!(!refused.status.success() && text(&refused).contains(word), "{}", text(&refused));
+    }
+}
+
+#[test]
 fn warming_says_what_is_wrong() {
     let node = CachingNode::start();
     let missing = node.warm(&["localhost/test/missing:1"]);

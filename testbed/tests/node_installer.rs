@@ -582,6 +582,26 @@ fn the_operator_s_configuration_reaches_the_node_and_the_runtime_names_it() {
 }
 
 #[test]
+fn a_configuration_that_the_runtime_does_not_understand_stays_away() {
+    let node = Node::with_config(V1_7, OF_DEBIAN);
+    let config = node.folder.path().join("config.yaml");
+    let install = || {
+        fs::write(&config, "defaultEngin: wasmer\n").expect("configuration");
+        node.try_install(&["--config", config.to_str().expect("UTF-8")])
+    };
+    let picky = "#!/bin/sh\n[ \"$1\" != config ] || { grep -H defaultEngin: \"$3\" >&2; exit 1; }\n";
+    node.provide("dapr-wasm", picky);
+    let refused = install();
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && message.contains("does not understand the operator's configuration"),
+        "{message}"
+    );
+    assert!(message.contains("defaultEngin: wasmer") && !node.path("etc/dapr-wasm").exists(), "{message}");
+    assert!(node.asked().is_empty());
+}
+
+#[test]
 fn a_running_shim_keeps_its_program_when_a_new_one_is_installed() {
     let node = Node::with_config(V1_7, OF_DEBIAN);
     node.install();

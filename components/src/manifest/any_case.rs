@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 
-/// Reads structures, wherever they are in options, lists and maps. Names that are data, such as those of policies, stay as
-/// they are.
+/// Reads structures, wherever they are in options, lists and maps, which is where Dapr's are. Names that are data, such as
+/// those of policies, stay as they are. Two names of one field are an error, where Go takes either.
 pub(super) struct AnyCase<T>(pub(super) T);
 
 /// What is the same whatever the case of names.

@@ -5,7 +5,7 @@ mod limits;
 mod reuse;
 
 use std::fs::File;
-use std::io::{PipeReader, Read as _, pipe};
+use std::io::{PipeReader, Read as _, Write as _, pipe};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -49,6 +49,7 @@ pub(super) fn cases() -> Vec<Case> {
         requests_at_once_get_their_own_answers,
         requests_on_one_connection_are_answered_in_turn,
         a_trap_is_500_and_the_next_request_is_served,
+        a_trap_is_500_although_nobody_reads_the_output,
         traps_at_once_are_500_each,
         a_handler_reads_and_writes_a_store,
         a_handler_without_its_store_says_so,
@@ -298,6 +299,18 @@ async fn a_trap_is_500_and_the_next_request_is_served(subject: Subject) -> anyho
     server.stop().await
 }
 
+async fn a_trap_is_500_although_nobody_reads_the_output(subject: Subject) -> anyhow::Result<()> {
+    let (_reader, mut writer) = pipe()?;
+    // As much as a pipe holds (pipe(7)).
+    writer.write_all(&[b'x'; 65536])?;
+    let server = Server::start(subject.guest()?.stderr(writer)).await?;
+    for _ in 0..2 {
+        ensure!(server.get("/trap").await?.status() == StatusCode::INTERNAL_SERVER_ERROR);
+        ensure!(server.get("/").await?.body() == "Hello from WASM!");
+    }
+    server.stop().await
+}
+
 async fn traps_at_once_are_500_each(subject: Subject) -> anyhow::Result<()> {
     let server = Arc::new(Server::start(subject.guest()?).await?);
     let mut requests = JoinSet::new();
@@ -403,7 +416,7 @@ async fn an_exit_is_500_and_the_next_request_is_served(subject: Subject) -> anyh
         ensure!(server.get("/exit").await?.status() == StatusCode::INTERNAL_SERVER_ERROR);
         ensure!(server.get("/memory").await?.body() == "fresh");
     }
-    ensure!(server.stderr()? == "exited with code 3\n".repeat(3));
+    ensure!(server.stderr()? == "GET /exit: exited with code 3\n".repeat(3));
     server.stop().await
 }
 

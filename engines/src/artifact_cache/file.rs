@@ -51,7 +51,7 @@ impl Artifact {
     }
 
     /// The same artifact, by another descriptor of its file.
-    pub fn by(self, file: File) -> Self {
+    pub fn with_file(self, file: File) -> Self {
         Self { file, ..self }
     }
 

@@ -19,6 +19,9 @@ use crate::engine::Stop;
 /// way between guest and host can be lost.
 const INTERVAL: Duration = Duration::from_millis(2);
 
+/// A guest that still runs then takes longer than any that is known.
+const REMARKABLY_OFTEN: u32 = 5000;
+
 /// How to reach a guest, from its start to its end.
 #[derive(Default)]
 pub(super) struct Reach {
@@ -93,9 +96,13 @@ impl Leash {
     fn interrupt(&self) {
         let guest = Weak::clone(&self.guest);
         self.runtime.spawn(async move {
-            while let Some(guest) = guest.upgrade() {
+            for times in 1_u32.. {
+                let Some(guest) = guest.upgrade() else { return };
                 guest.interrupt();
                 drop(guest);
+                if times == REMARKABLY_OFTEN {
+                    tracing::warn!("a guest that was cancelled does not end, and goes on being interrupted");
+                }
                 tokio::time::sleep(INTERVAL).await;
             }
         });

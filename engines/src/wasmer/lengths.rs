@@ -30,10 +30,7 @@ thread_local! {
 
 /// To be called before a guest is made on this thread, with what says that it was interrupted.
 pub(super) fn of_new_guest(interrupted: Arc<AtomicBool>) {
-    LENGTHS.with_borrow_mut(|lengths| {
-        lengths.interrupted = interrupted;
-        lengths.all.clear();
-    });
+    LENGTHS.with_borrow_mut(|lengths| lengths.interrupted = interrupted);
 }
 
 /// A memory of the guest that is being made on this thread.
@@ -51,14 +48,20 @@ pub(super) fn are_taken() -> bool {
     LENGTHS.with_borrow(|lengths| lengths.interrupted.load(Ordering::Relaxed))
 }
 
+/// To be called before the guest of this thread goes.
+pub(super) fn forget() {
+    LENGTHS.with_borrow_mut(|lengths| lengths.all.clear());
+}
+
 /// Takes the lengths away if the guest was interrupted. In a signal's handler, which may have come between any two
-/// instructions.
+/// instructions. wasmer reads each length once in an operation, but for `memory.init`, which goes by the memory's own.
 ///
 /// # Safety
 /// The guest of this thread is in a call: it stands on a stack of its own, below whatever was interrupted.
 #[expect(unsafe_code, reason = "see above")]
 pub(super) unsafe fn take_if_interrupted() {
-    LENGTHS.with(|lengths| {
+    // The value is there since the guest was made, so that nothing is allocated here.
+    let _ = LENGTHS.try_with(|lengths| {
         // Whoever borrows them does so on the other stack.
         let Ok(lengths) = lengths.try_borrow() else { return };
         if !lengths.interrupted.load(Ordering::Relaxed) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-use wasmer::sys::vm::{LinearMemory, VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition};
+use wasmer::sys::vm::{LinearMemory, Trap, TrapCode, VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition};
 use wasmer::sys::{BaseTunables, Target, Tunables};
 use wasmer::{MemoryError, MemoryStyle, MemoryType, Pages, TableStyle, TableType};
 
@@ -154,6 +154,16 @@ impl LinearMemory for DefinedMemory {
 
     fn vmmemory(&self) -> NonNull<VMMemoryDefinition> {
         self.definition
+    }
+
+    /// For `memory.init`, whose check an interrupt may follow: it [takes the length away](lengths).
+    #[expect(unsafe_code, reason = "the trait has it so")]
+    unsafe fn initialize_with_data(&self, start: usize, data: &[u8]) -> Result<(), Trap> {
+        let end = start.checked_add(data.len()).filter(|end| *end <= self.memory.accessible());
+        end.ok_or_else(|| Trap::lib(TrapCode::HeapAccessOutOfBounds))?;
+        // SAFETY: the memory is accessible up to there, and nobody else's while its guest is in a call.
+        unsafe { self.memory.base().add(start).copy_from_nonoverlapping(NonNull::from(data).cast(), data.len()) };
+        Ok(())
     }
 
     fn try_clone(&self) -> Result<Box<dyn LinearMemory + Send + Sync>, MemoryError> {

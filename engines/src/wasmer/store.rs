@@ -20,7 +20,7 @@ use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
 use super::guest::{self, Exports, GuestState, RunningGuest};
 use super::interrupt::Reach;
-use super::{LoadedModule, at_once, signal, stop, wasi};
+use super::{LoadedModule, at_once, lengths, signal, stop, wasi};
 use crate::engine::{GuestConfig, Stop, initialized};
 
 /// A store without a guest. It is bound to the thread it was made on.
@@ -119,6 +119,7 @@ impl StartedGuest {
         let Self { mut linked, nobody, reach, is_well } = self;
         // From here on, no interrupt is meant for this store. One that was sent before shows in the token.
         reach.close();
+        lengths::forget();
         let LinkedStore { store, wasi, state, objects, .. } = &mut linked;
         let guest = mem::take(state.as_mut(store));
         if !is_well || guest.cancel.is_cancelled() {

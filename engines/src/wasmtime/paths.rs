@@ -1,6 +1,6 @@
 //! What guests see of paths, where wasmtime-wasi alone would not do.
 //!
-//! - Files of procfs cannot be opened: see [`is_of_processes`].
+//! - Files of procfs cannot be opened: see [`procfs`].
 //! - The error of a read-only file system, for which wasmtime-wasi has no word, would be an I/O error. It forgets what
 //!   the kernel said. So the file system is looked at after such an error, where the path starts at a directory that
 //!   the guest was given, as the C library's paths do.
@@ -8,8 +8,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, open, openat2};
+use tokio::task::spawn_blocking;
 use wasmtime::component::Resource;
 use wasmtime::{AsContextMut as _, Caller, Extern, Linker};
 use wasmtime_wasi::WasiView as _;
@@ -21,7 +23,7 @@ use wiggle::{GuestMemory, GuestPtr};
 use super::guest::GuestState;
 use super::wasi::Wasi;
 use crate::engine::Preopen;
-use crate::process_files::is_of_processes;
+use crate::procfs;
 
 const ERRNO_SUCCESS: i32 = 0;
 const ERRNO_ACCES: i32 = 2;
@@ -92,7 +94,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
                     context, &mut guest, fd, lookup, path, length, how, rights, inherited, flags, opened,
                 );
                 let errno = open.await?;
-                if errno == ERRNO_SUCCESS && !is_for_guests(context, place) {
+                if errno == ERRNO_SUCCESS && !is_for_guests(context, place).await {
                     let descriptor = guest.read(GuestPtr::<i32>::new(opened.cast_unsigned()))?;
                     wasi::fd_close(context, &mut guest, descriptor).await?;
                     return Ok(ERRNO_ACCES);
@@ -114,8 +116,8 @@ fn parts<'a>(caller: &'a mut Caller<'_, GuestState>) -> wasmtime::Result<(&'a mu
     Ok((bytes, &mut state.wasi))
 }
 
-/// The place that wasmtime-wasi's next file gets in its table. By the number that it tells the guest, it tells nobody else
-/// which file that is.
+/// The place in wasmtime-wasi's table that the next file gets: what became free last is given out first. The number
+/// that the guest is told stands for that file to wasmtime-wasi alone.
 async fn next_place(context: &mut WasiP1Ctx, guest: &mut GuestMemory<'_>) -> wasmtime::Result<u32> {
     // The directories that the guest was given get theirs with the first use of any descriptor.
     wasi::fd_close(context, guest, NO_DESCRIPTOR).await?;
@@ -123,14 +125,18 @@ async fn next_place(context: &mut WasiP1Ctx, guest: &mut GuestMemory<'_>) -> was
     let probe = table.push(())?;
     let place = probe.rep();
     table.delete(probe)?;
-    // A table with debug assertions uses no place twice.
-    Ok(place + u32::from(cfg!(debug_assertions)))
+    Ok(place)
 }
 
 /// Whether a guest may have what is at a place in wasmtime-wasi's table.
-fn is_for_guests(context: &mut WasiP1Ctx, place: u32) -> bool {
+async fn is_for_guests(context: &mut WasiP1Ctx, place: u32) -> bool {
     match context.ctx().table.get(&Resource::new_borrow(place)) {
-        Ok(Descriptor::File(opened)) => is_of_processes(&opened.file).is_ok_and(|of_processes| !of_processes),
+        Ok(Descriptor::File(opened)) => {
+            // A file system on the network is asked over the network.
+            let file = Arc::clone(&opened.file);
+            let is_of_procfs = spawn_blocking(move || procfs::has(&file)).await;
+            matches!(is_of_procfs, Ok(Ok(false)))
+        }
         // Whatever is opened from there comes here, too.
         Ok(Descriptor::Dir(_)) => true,
         Err(_) => false,

@@ -97,10 +97,13 @@ async fn endless_bulk_operations_can_be_cancelled(engine: &dyn Engine) {
             "(table.copy $table $table (i32.const 1) (i32.const 0) (i32.const 8999999))",
         ),
     ];
-    for (prepare, operation) in operations {
+    // Small ones, so that the interrupt is often within one.
+    let init = ("", "(memory.init $some (i32.const 65536) (i32.const 0) (i32.const 11))");
+    for (prepare, operation) in operations.into_iter().chain([init; 50]) {
         let (reader, writer) = pipe().unwrap();
         let start = format!(
             r#"(table $table 1 funcref)
+               (data $some "a few bytes")
                (func (export "_start")
                  {prepare} (call $print (i32.const 4096) (i32.const 1))
                  (loop $forever {operation} {operation} {operation} {operation} {operation} {operation} (br $forever)))"#

@@ -23,6 +23,7 @@ use rustix::stdio;
 
 use super::module::Module;
 use crate::operator_config::CompilerConfig;
+use crate::printable::printable;
 
 /// Of a compiler's message, which a module may make as long as it likes.
 const MAX_MESSAGE: usize = 4096;
@@ -84,9 +85,10 @@ fn failure(status: ExitStatus, message: &str, limits: &CompilerConfig) -> String
             limits.max_memory_bytes
         );
     }
+    let message = printable(message.trim_end());
     match status.code() {
-        Some(_) => message.trim_end().to_owned(),
-        None => format!("the compiler ended with {status}: {}", message.trim_end()),
+        Some(_) => message,
+        None => format!("the compiler ended with {status}: {message}"),
     }
 }
 

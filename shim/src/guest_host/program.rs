@@ -17,6 +17,7 @@ use super::container_config::{Trigger, WasmConfig, Workload};
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
 use crate::operator_config::OperatorConfig;
+use crate::printable::printable;
 use crate::read_only;
 
 #[derive(Clone)]
@@ -69,7 +70,7 @@ fn wasm_program(
     let Entry { artifact, description } = module.compiled(&*engine, operator, check)?;
     Ok(WasmProgram {
         engine,
-        artifact: read_only(artifact).context("cannot keep the artifact from being written to")?,
+        artifact: protected(artifact).context("cannot keep the artifact from being written to")?,
         initializer: initializer(&description.info),
         config,
         registry: guest_host.components,
@@ -78,13 +79,13 @@ fn wasm_program(
 }
 
 /// The artifact, by a descriptor that cannot be opened again for writing.
-fn read_only(artifact: Artifact) -> io::Result<Artifact> {
+fn protected(artifact: Artifact) -> io::Result<Artifact> {
     if artifact.is_sealed() {
         return Ok(artifact);
     }
     let mount = read_only::mount(&read_only::path_of(artifact.file()))?;
     let file = File::open(read_only::path_of(&mount))?;
-    Ok(artifact.by(file))
+    Ok(artifact.with_file(file))
 }
 
 /// A missing export is known before the start.
@@ -94,6 +95,7 @@ fn check_exports(info: &ModuleInfo, trigger: &Trigger) -> anyhow::Result<()> {
         Trigger::Http { .. } => host_abi::http::HANDLE_HTTP_REQUEST,
     };
     let exported = info.exported_functions();
-    ensure!(info.exports_function(wanted), "it exports no function {wanted}; its functions are: {exported}");
+    let name = printable(wanted);
+    ensure!(info.exports_function(wanted), "it exports no function {name}; its functions are: {exported}");
     Ok(())
 }

@@ -17,7 +17,8 @@ use super::GuestHost;
 use super::compiled::FoundModule;
 use super::rootfs::Rootfs;
 use crate::logging;
-use crate::operator_tool::{megabytes, printable};
+use crate::operator_tool::megabytes;
+use crate::printable::printable;
 use crate::protocol::WarmImage;
 
 /// The first bytes of every core module.

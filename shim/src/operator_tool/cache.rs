@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use engines::artifact_cache::{ArtifactCache, Listed, Pruned};
 use time::OffsetDateTime;
 
-use super::{megabytes, printable};
+use super::megabytes;
+use crate::printable::printable;
 
 /// As many digits of a module's SHA-256 as tell modules apart.
 const DIGITS: usize = 12;

@@ -43,7 +43,7 @@ const KEYWORDS: [&str; 25] = [
 /// Where the ones without effect begin.
 const WITHOUT_EFFECT: usize = 18;
 
-/// Settings of the server for a session, in any case, which Go's driver sends as it finds them.
+/// Settings of the server for a session, in any case. Go's driver sends them one by one; here they are among the `options`.
 const SETTINGS: [&str; 8] = [
     "datestyle",
     "idle_in_transaction_session_timeout",

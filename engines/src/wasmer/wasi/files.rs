@@ -15,13 +15,14 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, FileTypeExt as _, Metadata, MetadataExt as _};
 use futures::future::{BoxFuture, ready};
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
+use rustix::io::Errno;
 use wasmer_wasix::virtual_fs::{
     self, AsyncRead, AsyncSeek, AsyncWrite, DirEntry, FileOpener, FileSystem, FileType, FsError, OpenOptions,
     OpenOptionsConfig, ReadBuf, ReadDir, VirtualFile,
 };
 
 use super::refusals;
-use crate::process_files::is_of_processes;
+use crate::procfs;
 
 type Result<T> = virtual_fs::Result<T>;
 
@@ -98,8 +99,8 @@ impl FileOpener for HostDirectory {
         let mut options = cap_std::fs::OpenOptions::new();
         options.read(read || !write).write(write).create_new(create_new).create(create).truncate(truncate);
         let file = self.root.open_with(inside(path), &options).map_err(error)?.into_std();
-        if is_of_processes(&file).map_err(error)? {
-            return Err(FsError::PermissionDenied);
+        if procfs::has(&file).map_err(error)? {
+            return Err(error(Errno::ACCESS.into()));
         }
         Ok(Box::new(HostFile {
             file: Arc::new(file),

@@ -6,7 +6,10 @@ use wasmer::{AsStoreMut, Extern, Function, FunctionEnvMut, Imports, TypedFunctio
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
 pub(super) const INTERFACE: &str = "wasi_snapshot_preview1";
+const ERRNO_INVAL: i32 = 28;
 const ERRNO_NOTSUP: i32 = 58;
+/// What a guest can wait for at the same time. For each, the host keeps a little.
+const MOST_SUBSCRIPTIONS: u32 = 1 << 16;
 
 pub(super) fn link(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFunctionEnv) {
     poll_oneoff(store, imports, wasi);
@@ -56,6 +59,9 @@ fn poll_oneoff(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFu
     let name = "poll_oneoff";
     let poll: TypedFunction<(u32, u32, u32, u32), i32> = original(store, imports, name);
     let mended = move |mut guest: FunctionEnvMut<'_, WasiEnv>, wanted: u32, events: u32, count: u32, seen: u32| {
+        if count > MOST_SUBSCRIPTIONS {
+            return Ok(ERRNO_INVAL);
+        }
         let unmended = mend_clocks(&guest, wanted, count);
         let polled = poll.call(&mut guest, wanted, events, count, seen);
         restore(&guest, &unmended, events, count);

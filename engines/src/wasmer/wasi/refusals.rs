@@ -1,13 +1,15 @@
-//! What file systems refuse changes with and wasmer-wasix has no word for: it would be 'not permitted' or an I/O error.
+//! What file systems refuse with and wasmer-wasix has no word for: it would be 'not permitted' or an I/O error.
 
 use std::cell::Cell;
 use std::io;
 
+use rustix::io::Errno;
 use wasmer::{AsStoreMut, Extern, Function, FunctionEnvMut, Imports, TypedFunction, Value};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
 use super::mended::{INTERFACE, original};
 
+const ERRNO_ACCES: i32 = 2;
 const ERRNO_IO: i32 = 29;
 const ERRNO_NOSPC: i32 = 51;
 const ERRNO_PERM: i32 = 63;
@@ -25,6 +27,7 @@ thread_local! {
 /// To be called where the kernel's word is exchanged for one of wasmer-wasix.
 pub(super) fn note(error: &io::Error) {
     REFUSAL.set(match error.kind() {
+        _ if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => Some(ERRNO_ACCES),
         io::ErrorKind::ReadOnlyFilesystem => Some(ERRNO_ROFS),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(ERRNO_NOSPC),
         _ => None,

@@ -5,6 +5,7 @@ mod connection;
 mod exchange;
 mod handlers;
 mod options;
+mod reports;
 
 use std::future::Future;
 use std::io;

@@ -1,6 +1,5 @@
 //! A request's way to a guest, and the answer's way back.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,12 +10,13 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODI
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
 use super::handlers::Handlers;
 use super::options::HttpOptions;
+use super::reports::Reports;
 use crate::guest_host::trigger::Guests;
 use crate::guest_host::workers::Workers;
 
@@ -27,13 +27,15 @@ pub(super) struct Server {
     options: HttpOptions,
     admission: Arc<Admission>,
     handlers: Arc<Handlers>,
+    reports: Arc<Reports>,
     workers: Workers,
 }
 
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
         let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
-        Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), workers, options }
+        let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr)));
+        Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), reports, workers, options }
     }
 
     pub(super) async fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
@@ -69,7 +71,7 @@ impl Server {
         let handled = timeout_at(deadline, self.workers.run_here_while_short(handled)).await;
         let Ok(handled) = handled else {
             let timeout = self.options.request_timeout;
-            self.report(format!("{} {} took longer than {timeout:?}", head.method, head.uri)).await;
+            self.reports.write(format!("{} {} took longer than {timeout:?}", head.method, head.uri)).await;
             return Err(StatusCode::GATEWAY_TIMEOUT);
         };
         let answer = handled
@@ -78,16 +80,10 @@ impl Server {
         match answer {
             Ok(response) => Ok(response),
             Err(error) => {
-                self.report(format!("{} {}: {error:#}", head.method, head.uri)).await;
+                self.reports.write(format!("{} {}: {error:#}", head.method, head.uri)).await;
                 Err(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
-    }
-
-    /// What went wrong in a guest is for whoever reads the container's output. They may be slow: only the request waits.
-    async fn report(&self, message: String) {
-        let stderr = Arc::clone(&self.handlers.guests.wasi.stderr);
-        let _ = spawn_blocking(move || writeln!(&*stderr, "{message}")).await;
     }
 
     /// Everything that the client sends, if it says that it sends something.

@@ -9,7 +9,7 @@ use super::options::Instances;
 use crate::guest_host::trigger::Guests;
 
 pub(super) struct Handlers {
-    pub(super) guests: Guests,
+    guests: Guests,
     instances: Instances,
     /// Those that may be used again, the last one used on top: the others' memory can be swapped out.
     idle: Mutex<Vec<Box<dyn Instance>>>,

@@ -7,6 +7,6 @@ use std::io;
 use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
 
 /// Whether the file is one of procfs, wherever that is mounted. A guest gets none of them.
-pub(crate) fn is_of_processes(file: &File) -> io::Result<bool> {
+pub(crate) fn has(file: &File) -> io::Result<bool> {
     Ok(fstatfs(file)?.f_type == PROC_SUPER_MAGIC)
 }
