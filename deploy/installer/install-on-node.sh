@@ -255,12 +255,11 @@ copy_program() {
 
 # With a configuration that the runtime does not understand, no container would be created any more.
 check_operator_config() {
-  local candidate=$operator_config.candidate status=0
-  mkdir --parents "$(dirname "$root$candidate")"
+  local candidate=/run/dapr-wasm.config-candidate status=0
+  mkdir --parents "$root/run"
   printf '%s' "$1" >"$root$candidate"
   "${node[@]}" "$seen$bin/dapr-wasm" config --config "$seen$candidate" >/dev/null || status=$?
   rm "$root$candidate"
-  rmdir --ignore-fail-on-non-empty "$(dirname "$root$candidate")"
   [ $status = 0 ] || fail "the runtime does not understand the operator's configuration (above); $operator_config stays as it is"
 }
 

@@ -97,9 +97,18 @@ fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
 fn a_configuration_that_is_not_this_runtime_s_is_the_guest_s_own() {
     let node = Node::start();
     let image = "localhost/test/own:1";
-    let own = "port: \"8080\"\ninstances: 3\nwhatever: [else]\n";
+    // Aliases that would take gigabytes, and what is an error elsewhere.
+    let many = |what: &str| vec![what; 50_000].join(",");
+    let own = format!(
+        "port: \"8080\"\ninstances: 3\nhuge: 99999999999999999999\nhuge: 2\na: &a [{}]\nb: [{}]\n",
+        many("0"),
+        many("*a")
+    );
     node.import(
-        &Image::new(image).file("/app.wasm", guest("hello")).file("/config.yaml", own).entrypoint(["/app.wasm"]),
+        &Image::new(image)
+            .file("/app.wasm", guest("hello"))
+            .file("/config.yaml", own.clone())
+            .entrypoint(["/app.wasm"]),
     );
     for name in ENGINES {
         let run = node.run(&[&engine(name)], image, name, &["/app.wasm", "cat", "/config.yaml"]);

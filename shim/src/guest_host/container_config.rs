@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use components::{App, AppId};
 use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::rootfs::Rootfs;
 use super::trigger::http::HttpOptions;
@@ -82,12 +83,21 @@ struct ImageConfig {
     instances: Option<String>,
 }
 
-impl ImageConfig {
-    /// A file with neither key is the guest's own, whatever else is in it.
-    fn is_ours(document: &serde_yaml::Value) -> bool {
-        ["wasmPath", "trigger"].iter().any(|key| document.get(key).is_some())
-    }
+/// What makes a `/config.yaml` this runtime's. One with neither is the guest's own, and nothing else of it is looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "a mapping")]
+struct Marks {
+    wasm_path: Option<IgnoredAny>,
+    trigger: Option<IgnoredAny>,
+}
 
+impl Marks {
+    fn are_ours(&self) -> bool {
+        self.wasm_path.is_some() || self.trigger.is_some()
+    }
+}
+
+impl ImageConfig {
     fn read(rootfs: &Rootfs) -> anyhow::Result<Option<Self>> {
         let file = match rootfs.open(Path::new(CONFIG_FILE)) {
             Ok(file) => file,
@@ -97,8 +107,8 @@ impl ImageConfig {
         let text = read_text(file).context("cannot read the image's /config.yaml")?;
         let invalid = "the image's /config.yaml is not valid";
         // Whether it is this runtime's is known only once it was parsed.
-        let document = serde_yaml::from_str(&text).context(invalid)?;
-        if Self::is_ours(&document) { serde_yaml::from_str(&text).map(Some).context(invalid) } else { Ok(None) }
+        let marks: Marks = serde_yaml::from_str(&text).context(invalid)?;
+        if marks.are_ours() { serde_yaml::from_str(&text).map(Some).context(invalid) } else { Ok(None) }
     }
 }
 

@@ -185,7 +185,7 @@ impl Task for TaskService {
             namespace: self.namespace.clone(),
             bundle: request.bundle.clone().into(),
             rootfs: rootfs.collect(),
-            operator: operator_config(request.options.as_ref()).map_err(invalid)?,
+            operator: operator_config(request.options.as_ref()).map_err(internal)?,
         };
         let streams = StreamNames {
             stdin: request.stdin.clone(),

@@ -11,7 +11,7 @@ use tokio_postgres::config::Host;
 use crate::properties::InvalidProperty;
 
 /// The keywords that may be used. `sslmode` and those after it are not the driver's.
-const KEYWORDS: [&str; 25] = [
+const KEYWORDS: [&str; 18] = [
     "application_name",
     "channel_binding",
     "connect_timeout",
@@ -30,7 +30,10 @@ const KEYWORDS: [&str; 25] = [
     "sslcert",
     "sslkey",
     "pool_max_conns",
-    // Of Go's connection pool and driver, without effect here.
+];
+
+/// Those of Go's driver and its connection pool that have no effect here.
+const WITHOUT_EFFECT: [&str; 7] = [
     "description_cache_capacity",
     "pool_health_check_period",
     "pool_max_conn_idle_time",
@@ -39,9 +42,6 @@ const KEYWORDS: [&str; 25] = [
     "pool_min_conns",
     "statement_cache_capacity",
 ];
-
-/// Where the ones without effect begin.
-const WITHOUT_EFFECT: usize = 18;
 
 /// Settings of the server for a session, in any case. Go's driver sends them one by one; here they are among the `options`.
 const SETTINGS: [&str; 8] = [
@@ -68,6 +68,9 @@ impl Parameters {
         for (keyword, value) in pairs.ok_or_else(|| malformed("a URL or pairs such as `host=localhost`"))? {
             // As Go's driver has it.
             let keyword = if keyword == "database" { "dbname" } else { &keyword };
+            if WITHOUT_EFFECT.contains(&keyword) {
+                continue;
+            }
             let setting = || SETTINGS.iter().find(|known| known.eq_ignore_ascii_case(keyword));
             let known = KEYWORDS.iter().find(|&known| *known == keyword).or_else(setting);
             parameters.set(known.ok_or_else(unknown_keyword)?, value);
@@ -90,9 +93,6 @@ impl Parameters {
     pub(super) fn into_config(mut self) -> Result<Config, InvalidProperty> {
         let address = self.0.get("hostaddr").cloned();
         self.0.entry("host").or_insert_with(|| address.unwrap_or_else(|| "localhost".to_owned()));
-        for keyword in &KEYWORDS[WITHOUT_EFFECT..] {
-            self.0.remove(keyword);
-        }
         for name in SETTINGS {
             if let Some(value) = self.0.remove(name) {
                 let options = self.0.entry("options").or_default();
@@ -133,7 +133,7 @@ fn malformed(expected: &'static str) -> InvalidProperty {
 }
 
 fn unknown_keyword() -> InvalidProperty {
-    let known = [&KEYWORDS[..], &SETTINGS].concat().join(", ");
+    let known = [&KEYWORDS[..], &SETTINGS, &WITHOUT_EFFECT].concat().join(", ");
     InvalidProperty::Other(format!(
         "`connectionString` has a keyword that is not known, or a value with a space that is not in quotes; known: {known}"
     ))

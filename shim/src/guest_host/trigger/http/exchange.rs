@@ -71,7 +71,7 @@ impl Server {
         let handled = timeout_at(deadline, self.workers.run_here_while_short(handled)).await;
         let Ok(handled) = handled else {
             let timeout = self.options.request_timeout;
-            self.reports.write(format!("{} {} took longer than {timeout:?}", head.method, head.uri)).await;
+            self.reports.write(format!("{} {} took longer than {timeout:?}", head.method, head.uri.path())).await;
             return Err(StatusCode::GATEWAY_TIMEOUT);
         };
         let answer = handled
@@ -80,7 +80,7 @@ impl Server {
         match answer {
             Ok(response) => Ok(response),
             Err(error) => {
-                self.reports.write(format!("{} {}: {error:#}", head.method, head.uri)).await;
+                self.reports.write(format!("{} {}: {error:#}", head.method, head.uri.path())).await;
                 Err(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }

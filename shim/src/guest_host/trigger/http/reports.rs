@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Written by a thread of their own, which may wait for a reader; it is started for the first of them.
 pub(super) struct Reports {
     output: Arc<File>,
-    writer: OnceLock<Option<SyncSender<Report>>>,
+    /// There after the first report.
+    writer: Mutex<Option<SyncSender<Report>>>,
 }
 
 struct Report {
@@ -28,18 +29,25 @@ struct Report {
 
 impl Reports {
     pub(super) fn new(output: Arc<File>) -> Self {
-        Self { output, writer: OnceLock::new() }
+        Self { output, writer: Mutex::default() }
     }
 
     pub(super) async fn write(&self, text: String) {
         let (written, is_written) = oneshot::channel();
-        let writer = self.writer.get_or_init(|| self.start_writer());
-        if writer.as_ref().is_some_and(|writer| writer.try_send(Report { text, written }).is_ok()) {
+        if self.writer().is_some_and(|writer| writer.try_send(Report { text, written }).is_ok()) {
             let _ = timeout(PATIENCE, is_written).await;
         }
     }
 
-    /// None where there can be no more threads.
+    /// None as long as there can be no more threads.
+    fn writer(&self) -> Option<SyncSender<Report>> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            *writer = self.start_writer();
+        }
+        writer.clone()
+    }
+
     fn start_writer(&self) -> Option<SyncSender<Report>> {
         let (reports, waiting) = sync_channel::<Report>(MOST_WAITING);
         let output = Arc::clone(&self.output);
