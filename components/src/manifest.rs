@@ -59,19 +59,14 @@ pub struct Manifest {
 
 impl Manifest {
     /// Whether the scopes let `app` use the component, and it is of the app's namespace, where both have one. An app
-    /// without an id is in no scope.
-    pub fn admits(&self, app: &App) -> bool {
-        let namespace = app.namespace.as_deref().unwrap_or_default();
-        let is_of_namespace = self.namespace.is_empty() || namespace.is_empty() || self.namespace == namespace;
-        is_of_namespace && app.is_in_scope(&self.scopes)
-    }
-
-    /// The same, with a word in the log for one that the app goes without.
+    /// without an id is in no scope. The log says which components an app goes without.
     pub(crate) fn is_for(&self, app: &App) -> bool {
-        let admits = self.admits(app);
+        let Self { place, name, namespace, scopes, .. } = self;
+        let app_namespace = app.namespace.as_deref().unwrap_or_default();
+        let is_of_namespace = namespace.is_empty() || app_namespace.is_empty() || namespace == app_namespace;
+        let admits = is_of_namespace && app.is_in_scope(scopes);
         if !admits {
-            let Self { place, name, namespace, scopes, .. } = self;
-            let (id, app_namespace) = (app.id_or_empty(), app.namespace.as_deref().unwrap_or_default());
+            let id = app.id_or_empty();
             tracing::info!(%place, name, ?scopes, namespace, app.id = id, app.namespace = app_namespace, "not for this app");
         }
         admits

@@ -52,13 +52,13 @@ impl Default for CompilerConfig {
     }
 }
 
-impl OperatorConfig {
-    /// Where the installer writes it.
-    pub(crate) const PATH: &str = "/etc/dapr-wasm/config.yaml";
+/// Where the installer writes the configuration.
+const USUAL_PATH: &str = "/etc/dapr-wasm/config.yaml";
 
+impl OperatorConfig {
     /// The one that everybody has who names no other, if there is one.
     pub(crate) fn read_usual() -> anyhow::Result<Self> {
-        let path = Path::new(Self::PATH);
+        let path = Path::new(USUAL_PATH);
         if path.exists() { Self::read(path) } else { Ok(Self::default()) }
     }
 

@@ -183,6 +183,7 @@ fn components_that_cannot_be_are_refused_with_all_their_faults() {
         "state.redis",
         "state.sqlite",
     ]);
+    assert!(node.containerd.wait_for_log("the container failed").ends_with("container.id=type"));
     let twice = [
         ("/components/a.yaml", component("same", "state.in-memory")),
         ("/components/b.yaml", component("same", "state.in-memory")),

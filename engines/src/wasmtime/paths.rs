@@ -37,6 +37,9 @@ const NO_DESCRIPTOR: i32 = -1;
 /// A path in a guest's memory: the directory that it starts at, its address and its length.
 type GuestPath = (i32, i32, i32);
 
+/// Parameters of `path_open`.
+type OpenParameters = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
+
 /// Puts a function of WASI that changes what is at some paths in the place of wasmtime-wasi's own.
 macro_rules! mend {
     ($linker:ident, $function:ident($($parameter:ident: $type:ty),+), $($path:expr),+) => {
@@ -74,17 +77,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
         "wasi_snapshot_preview1",
         "path_open",
         |mut caller: Caller<'_, GuestState>,
-         (fd, lookup, path, length, how, rights, inherited, flags, opened): (
-            i32,
-            i32,
-            i32,
-            i32,
-            i32,
-            i64,
-            i64,
-            i32,
-            i32,
-        )| {
+         (fd, lookup, path, length, how, rights, inherited, flags, opened): OpenParameters| {
             Box::new(async move {
                 let (bytes, wasi) = parts(&mut caller)?;
                 let mut guest = GuestMemory::Unshared(bytes);
