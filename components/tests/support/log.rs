@@ -1,7 +1,14 @@
 //! What is logged.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
+
+/// With a single subscriber, tracing takes an event that another thread meets first, without one, for one that nobody
+/// wants.
+static OTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -19,6 +26,7 @@ impl io::Write for Log {
 
 /// The warnings of this thread while `work` is done, a line each.
 pub(crate) fn warnings(work: impl FnOnce()) -> String {
+    LazyLock::force(&OTHER);
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
