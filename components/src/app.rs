@@ -47,7 +47,10 @@ pub enum InvalidAppId {
 #[derive(Clone, Debug, Default)]
 pub struct App {
     pub id: Option<AppId>,
+    /// Of the pod. Elsewhere the variable `NAMESPACE` is the namespace, as with Dapr: see [`namespace`](Self::namespace).
     pub namespace: Option<String>,
+    /// The name of Dapr's Configuration that alone counts, if it is there.
+    pub configuration: Option<String>,
     /// Known in Kubernetes, and nowhere else.
     pub pod_name: Option<String>,
     /// What `envRef` and `secretstores.local.env` read: the container's, not that of this process.
@@ -55,6 +58,12 @@ pub struct App {
 }
 
 impl App {
+    /// Empty where there is none.
+    pub(crate) fn namespace(&self) -> &str {
+        let variable = || self.environment.get("NAMESPACE").map(Redacted::expose);
+        self.namespace.as_deref().or_else(variable).unwrap_or_default()
+    }
+
     /// Whether `scopes`, a list of app ids, admit this app: an empty list admits every app, and an app without an id
     /// is in no other.
     pub(crate) fn is_in_scope(&self, scopes: &[String]) -> bool {

@@ -9,6 +9,9 @@ pub enum GoDuration {
     NonNegative(Duration),
 }
 
+/// Go's longest duration, 292 years: what fits, clocks can be moved by.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 impl GoDuration {
     /// Reads `300ms`, `1.5h`, `2h45m`, `-1s` (Go's `time.ParseDuration`) or an integer of `bare_unit`.
     pub fn parse(text: &str, bare_unit: Duration) -> Option<Self> {
@@ -16,10 +19,15 @@ impl GoDuration {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
+        // The sign is gone: another one is none.
         let duration = match magnitude.parse::<u32>() {
+            _ if magnitude.starts_with(['+', '-']) => return None,
             Ok(count) => bare_unit.checked_mul(count)?,
             Err(_) => parse_units(magnitude)?,
         };
+        if duration > LONGEST {
+            return None;
+        }
         let below_zero = negative && !duration.is_zero();
         Some(if below_zero { Self::Negative } else { Self::NonNegative(duration) })
     }
@@ -95,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "-", "5 s", "five", "5x", "s", "1.2.3s", "1.5", "99999999999999999999h"] {
+        for text in
+            ["", "-", "5 s", "five", "5x", "s", "1.2.3s", "1.5", "-+5", "+-5", "99999999999999999999h", "2562048h"]
+        {
             assert_eq!(GoDuration::parse(text, Duration::from_millis(1)), None, "{text:?}");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`manifest`] reads files and folders of Component documents and reports everything that is wrong at once.
 //! - [`field`] describes what a component's metadata may hold; docs/components.md is made of the descriptions.
+//! - `configuration` holds what Configuration documents among the manifests forbid.
 //! - [`registry`] knows which component types exist, and [loads](registry::Registry::load) a folder for one app.
 //! - [`resiliency`] does with calls what Resiliency documents among the manifests say: time-outs, retries, circuit
 //!   breakers.
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod configuration;
 pub mod duration;
 pub mod field;
 pub mod manifest;

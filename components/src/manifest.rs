@@ -5,7 +5,6 @@
 //! cannot read and goes on, this reports a [`Fault`]; it reports all of them, not the first.
 
 mod any_case;
-mod configuration;
 mod document;
 mod fault;
 mod resolve;
@@ -22,16 +21,32 @@ use document::{Item, Resource};
 pub use fault::{Fault, Faults, Place, Problem};
 
 use crate::app::App;
+use crate::configuration::Configuration;
 use crate::properties::{InvalidProperty, Properties};
 use crate::resiliency;
-use crate::secrets::{Budget, NONBLOCK, SecretScopes};
+use crate::secrets::{Budget, NONBLOCK};
+
+/// The extensions of the files that are read, in any case.
+const YAML: [&str; 2] = ["yaml", "yml"];
+
+/// Dapr's building blocks that this runtime does not have: the first words of the types of their components.
+const ABSENT_BUILDING_BLOCKS: [&str; 9] = [
+    "bindings",
+    "configuration",
+    "conversation",
+    "crypto",
+    "lock",
+    "middleware",
+    "nameresolution",
+    "pubsub",
+    "workflow",
+];
 
 /// All documents that count, in the order of the files.
 #[derive(Debug, Default)]
 pub struct Documents {
     pub components: Vec<Manifest>,
-    /// Of all Configurations.
-    pub secret_scopes: SecretScopes,
+    pub(crate) configurations: Vec<(Place, Configuration)>,
     pub(crate) resiliency: Vec<(Place, resiliency::Document)>,
 }
 
@@ -62,7 +77,7 @@ impl Manifest {
     /// without an id is in no scope. The log says which components an app goes without.
     pub(crate) fn is_for(&self, app: &App) -> bool {
         let Self { place, name, namespace, scopes, .. } = self;
-        let app_namespace = app.namespace.as_deref().unwrap_or_default();
+        let app_namespace = app.namespace();
         let is_of_namespace = namespace.is_empty() || app_namespace.is_empty() || namespace == app_namespace;
         let admits = is_of_namespace && app.is_in_scope(scopes);
         if !admits {
@@ -70,6 +85,17 @@ impl Manifest {
             tracing::info!(%place, name, ?scopes, namespace, app.id = id, app.namespace = app_namespace, "not for this app");
         }
         admits
+    }
+
+    /// Whether this runtime has what guests would call it through. The log says which components are left out.
+    pub(crate) fn has_building_block(&self) -> bool {
+        let Self { place, name, component_type, .. } = self;
+        let category = component_type.split('.').next().unwrap_or_default();
+        let is_absent = ABSENT_BUILDING_BLOCKS.iter().any(|absent| absent.eq_ignore_ascii_case(category));
+        if is_absent {
+            tracing::warn!(%place, name, component_type, "left out: this runtime has no such building block");
+        }
+        !is_absent
     }
 
     pub(crate) fn is_secret_store(&self) -> bool {
@@ -128,7 +154,8 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let file = entry?.path();
-        let is_yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let is_yaml =
+            file.extension().is_some_and(|extension| YAML.iter().any(|yaml| extension.eq_ignore_ascii_case(yaml)));
         if is_yaml && !file.is_dir() {
             files.push(file);
         }
@@ -151,15 +178,13 @@ fn read_text(file: &Path, text: &str, documents: &mut Documents, faults: &mut Fa
                 nameless if nameless.name.is_empty() => faults.push(nameless.place, Problem::Nameless),
                 manifest => documents.components.push(manifest),
             },
-            Ok(Resource::Configuration(configuration)) => {
-                for scope in configuration.into_secret_scopes() {
-                    let added = documents.secret_scopes.add(scope, place.clone());
-                    added.unwrap_or_else(|problem| faults.push(place.clone(), problem));
-                }
-            }
+            Ok(Resource::Configuration(configuration)) => documents.configurations.push((place, configuration)),
             Ok(Resource::Resiliency(resiliency)) => documents.resiliency.push((place, resiliency)),
             Ok(Resource::List) => {
                 tracing::warn!(%place, "a list is not read: Dapr's resources are documents of their own");
+            }
+            Ok(Resource::WithoutEffect(kind)) => {
+                tracing::warn!(%place, "a {kind} has no effect: this runtime has no such building block");
             }
             Ok(Resource::Other) => tracing::debug!(%place, "of another kind: skipped"),
             Err(error) => faults.push(Place { line: error.line.or(place.line), ..place }, Problem::Yaml(error.message)),

@@ -11,6 +11,7 @@ use host_abi::secrets::SecretStore;
 use host_abi::state::StateStore;
 
 use crate::app::App;
+use crate::configuration::Rules;
 use crate::field::Description;
 use crate::manifest::{self, Faults, Manifest, Problem, Source};
 use crate::properties::{InvalidProperty, Properties};
@@ -31,6 +32,9 @@ pub type StateStoreConstructor = dyn Fn(&Properties) -> Result<Arc<dyn StateStor
 pub type SecretStoreConstructor =
     dyn Fn(&Properties, &App) -> Result<Arc<dyn SecretSource>, InvalidProperty> + Send + Sync;
 
+/// What else Dapr calls a type.
+const ALIASES: [(&str, &str); 2] = [("state.postgres", "state.postgresql"), ("state.sqlite3", "state.sqlite")];
+
 /// A component type, such as `state.redis`, and its version. Case does not matter, and Dapr's names for the
 /// first version, none at all, `v0` and `v1`, are one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +49,9 @@ impl TypeVersion {
             "" | "v0" => "v1".to_owned(),
             version => version.to_owned(),
         };
-        Self { component_type: component_type.to_ascii_lowercase(), version }
+        let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(component_type));
+        let component_type = alias.map_or(component_type, |(_, name)| name).to_ascii_lowercase();
+        Self { component_type, version }
     }
 }
 
@@ -97,8 +103,8 @@ impl Registry {
     /// Adds a type, or replaces the one of this name and version.
     ///
     /// What every store has in common is not the constructor's concern: the store gets keys that are checked
-    /// and prefixed, no etag where the guest's was empty, and the component's default `ttlInSeconds` where the
-    /// request has none (see [`NamedStore`]); its policies and `initTimeout` are kept around it.
+    /// and prefixed, and no etag where the guest's was empty (see [`NamedStore`]); its policies and `initTimeout` are
+    /// kept around it.
     pub fn register_state_store<C>(
         &mut self,
         component_type: &str,
@@ -138,8 +144,9 @@ impl Registry {
 
     /// Reads the manifests of `paths`, each a file or a folder, and makes the components that `app` may use.
     ///
-    /// A component of another namespace, or whose scopes leave the app out, is not there for it. One that cannot be
-    /// made and says `ignoreErrors` is left out with a warning. Secret stores are made first: the others refer to them.
+    /// A component of another namespace, or whose scopes leave the app out, is not there for it. Left out with a warning
+    /// are those of building blocks that this runtime does not have, those whose type a Configuration denies, and those
+    /// that cannot be made and say `ignoreErrors`. Secret stores are made first: the others refer to them.
     ///
     /// # Errors
     /// All that is wrong with any of the manifests, together.
@@ -159,7 +166,10 @@ impl Registry {
         let mut faults = Faults::default();
         let documents = manifest::read(sources, &mut faults);
         let policies = Policies::new(documents.resiliency, app, &mut faults);
-        let admitted = documents.components.into_iter().filter(|manifest| manifest.is_for(app)).collect();
+        let rules = Rules::new(documents.configurations, app, &mut faults);
+        let counts =
+            |manifest: &Manifest| manifest.is_for(app) && manifest.has_building_block() && rules.admit(manifest);
+        let admitted = documents.components.into_iter().filter(counts).collect();
         let admitted = manifest::refuse_duplicates(admitted, &mut faults).into_iter();
         let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
         let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
@@ -172,7 +182,12 @@ impl Registry {
                 Err(problems) => manifest.report(problems, &mut faults),
             }
         }
-        components.secret_stores = secrets.for_guests(documents.secret_scopes);
+        if !rules.allow("state") {
+            components.state_stores.clear();
+        }
+        if rules.allow("secrets") {
+            components.secret_stores = secrets.for_guests(rules.secret_scopes);
+        }
         policies.warn_of_targets_beside(|name| {
             components.state_stores.contains_key(name) || components.secret_stores.contains_key(name)
         });

@@ -26,7 +26,6 @@ use crate::field::{Description, Field, fields};
 use crate::properties::{InvalidProperty, Properties, Secrets};
 use key_prefix::KeyPrefix;
 pub(crate) use patience::PatientStore;
-use ttl::{TTL_IN_SECONDS, Ttl};
 
 fields! {
     pub(crate) FIELDS {
@@ -34,12 +33,8 @@ fields! {
             "keyPrefix",
             "what goes before `||` and a guest's key: `appid`, the app's id; `name`, the component's; `namespace`, the \
              pod's namespace, a dot and the app's id; `none`, nothing, not even `||`; anything else, that itself in \
-             lower case. An app without an id has no prefix in the place of its id",
+             lower case. Without an app id, `appid` and `namespace` add no prefix at all",
         ).or("appid");
-        DEFAULT_TTL = Field::integer(
-            TTL_IN_SECONDS,
-            "how many seconds a value lives whose request does not say; zero and below: for ever",
-        );
         PRIMARY_KEY = Field::refused("primaryEncryptionKey", "values are written as the guest hands them over");
         SECONDARY_KEY = Field::refused("secondaryEncryptionKey", "as above");
         OUTBOX_PUBSUB = Field::refused("outboxPublishPubsub", "transactions publish no messages");
@@ -52,19 +47,18 @@ pub const EVERY_STORE: Description =
     Description { about: "Every state store has these as well.", fields: FIELDS, without_effect: &["actorStateStore"] };
 
 /// A store as the guests of one app see it under its component's name. The concerns of every store are here and
-/// nowhere else: empty and prefixed keys, an empty etag (there is none), the component's default TTL, and the
-/// name of the component, but none of its secrets, in every error.
+/// nowhere else: empty and prefixed keys, an empty etag (there is none), and the name of the component, but none of
+/// its secrets, in every error.
 pub struct NamedStore {
     name: String,
     store: Arc<dyn StateStore>,
     prefix: KeyPrefix,
-    default_ttl: Option<String>,
     secrets: Secrets,
 }
 
 impl NamedStore {
     /// # Errors
-    /// `keyPrefix` or `ttlInSeconds` of the component is malformed.
+    /// `keyPrefix` of the component is malformed.
     pub fn new(
         name: &str,
         store: Arc<dyn StateStore>,
@@ -72,12 +66,7 @@ impl NamedStore {
         app: &App,
     ) -> Result<Self, InvalidProperty> {
         let prefix = KeyPrefix::new(properties.text(&KEY_PREFIX), name, app)?;
-        let default_ttl = properties.text(&DEFAULT_TTL);
-        if default_ttl.is_some_and(|ttl| Ttl::parse(ttl).is_none()) {
-            return Err(InvalidProperty::Malformed { name: TTL_IN_SECONDS, expected: ttl::EXPECTED });
-        }
-        let default_ttl = default_ttl.map(str::to_owned);
-        Ok(Self { name: name.to_owned(), store, prefix, default_ttl, secrets: properties.secrets().clone() })
+        Ok(Self { name: name.to_owned(), store, prefix, secrets: properties.secrets().clone() })
     }
 
     fn named<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
@@ -95,12 +84,6 @@ impl NamedStore {
     fn prefixed_set(&self, mut request: SetRequest) -> Result<SetRequest, Error> {
         request.key = self.prefix.apply(&request.key)?;
         request.etag = request.etag.filter(|etag| !etag.is_empty());
-        if let Some(default) = &self.default_ttl
-            && Ttl::of(&request)?.is_none()
-        {
-            let default = (TTL_IN_SECONDS.to_owned(), default.clone());
-            request.metadata.get_or_insert_default().push(default);
-        }
         Ok(request)
     }
 

@@ -323,7 +323,7 @@ spec:
   - {name: redisHost, value: hunter2}
 ";
     let warnings = log::warnings(|| assert!(load(&[("c.yaml", text)], &App::default()).is_ok()));
-    let expected = "component cache: state.in-memory knows no ttlInSecond, redisHost; known: keyPrefix, ttlInSeconds, ";
+    let expected = "component cache: state.in-memory knows no ttlInSecond, redisHost; known: keyPrefix, ";
     assert!(warnings.contains(expected) && warnings.contains("c.yaml: document 1, line 2"), "{warnings}");
     assert!(warnings.lines().count() == 1 && !warnings.contains("hunter2"), "{warnings}");
 }
@@ -334,11 +334,107 @@ fn what_has_no_effect_because_of_its_name_or_place_is_a_warning() {
     let resiliency = "kind: Resiliency\nmetadata: {name: r}\nspec: {targets: {components: {cash: {}, cache: {}}}}\n";
     let scopes = "kind: Configuration\nmetadata: {name: c}\nspec: {secrets: {scopes: [{storeName: vualt}]}}\n";
     let unset = "kind: Component\nmetadata: {name: c}\nspec:\n  type: state.in-memory\n  metadata: [{name: keyPrefix, envRef: NOBODY_SET}]\n";
-    for (text, word) in [(list, "a list is not read"), (resiliency, "cash"), (scopes, "vualt"), (unset, "NOBODY_SET")] {
+    let subscription = "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s}\n";
+    let guarded = "kind: Configuration\nmetadata: {name: c}\nspec: {accessControl: {defaultAction: deny}}\n";
+    for (text, word) in [
+        (list, "a list is not read"),
+        (resiliency, "cash"),
+        (scopes, "vualt"),
+        (unset, "NOBODY_SET"),
+        (subscription, "a Subscription has no effect"),
+        (guarded, "`spec.accessControl` has no effect"),
+    ] {
         let text = format!("{CACHE}---\n{text}");
         let warnings = log::warnings(|| assert!(load(&[("c.yaml", &text)], &App::default()).is_ok()));
         assert!(warnings.contains(word) && warnings.lines().count() == 1, "{warnings}");
     }
+}
+
+#[test]
+fn a_folder_may_hold_components_of_building_blocks_that_are_not_here() {
+    let others: String =
+        ["pubsub.redis", "bindings.cron", "Configuration.redis", "lock.redis", "middleware.http.oauth2"]
+            .map(|name| {
+                format!("---\nkind: Component\nmetadata: {{name: other}}\nspec: {{type: {name}, version: v1}}\n")
+            })
+            .concat();
+    let text = format!("{CACHE}{others}");
+    let warnings = log::warnings(|| {
+        let components = load(&[("c.yaml", &text)], &App::default()).unwrap();
+        assert_eq!(names(&components), ["cache"]);
+    });
+    assert_eq!(warnings.matches("left out: this runtime has no such building block").count(), 5, "{warnings}");
+    let misspelt = CACHE.replace("state.in-memory", "stat.in-memory");
+    assert!(faults(&misspelt)[0].contains("unknown type stat.in-memory"));
+}
+
+#[test]
+fn a_type_has_all_names_that_dapr_gives_it() {
+    let other = "kind: Component\nmetadata: {name: store}\nspec:\n  type: state.sqlite3\n  metadata: [{name: connectionString, value: data.db}]\n";
+    assert_eq!(names(&load(&[("c.yaml", other)], &App::default()).unwrap()), ["store"]);
+}
+
+#[test]
+fn a_file_is_read_whatever_the_case_of_its_extension() {
+    assert_eq!(names(&load(&[("STATE.YAML", CACHE)], &App::default()).unwrap()), ["cache"]);
+}
+
+/// Of the cache and the environment's secrets.
+fn with_configuration(spec: &str) -> String {
+    let env = "kind: Component\nmetadata: {name: env}\nspec: {type: secretstores.local.env, version: v1}\n";
+    format!("{CACHE}---\n{env}---\nkind: Configuration\nmetadata: {{name: c}}\nspec: {spec}\n")
+}
+
+/// What an app whose Configuration is called `named` has.
+fn configured(text: &str, named: Option<&str>) -> (usize, usize) {
+    let app = App { configuration: named.map(str::to_owned), ..App::default() };
+    let components = load(&[("c.yaml", text)], &app).unwrap();
+    (components.state_stores.len(), components.secret_stores.len())
+}
+
+#[test]
+fn a_configuration_denies_types_of_components() {
+    for (deny, left) in [
+        ("[secretstores.local.env]", (1, 0)),
+        ("[SecretStores.Local.Env/v1]", (1, 0)),
+        ("[secretstores.local.env/v2, local.env]", (1, 1)),
+        ("[state.in-memory, secretstores.local.env]", (0, 0)),
+    ] {
+        assert_eq!(configured(&with_configuration(&format!("{{components: {{deny: {deny}}}}}")), None), left, "{deny}");
+    }
+}
+
+#[test]
+fn a_configuration_closes_building_blocks() {
+    for (api, left) in [
+        ("{denied: [{name: secrets, version: v1}]}", (1, 0)),
+        ("{allowed: [{name: state}, {name: invoke}]}", (1, 0)),
+        ("{allowed: []}", (1, 1)),
+        ("{allowed: [{name: secrets}, {name: state}], denied: [{name: State}]}", (0, 1)),
+    ] {
+        assert_eq!(configured(&with_configuration(&format!("{{api: {api}}}")), None), left, "{api}");
+    }
+}
+
+#[test]
+fn the_configuration_that_an_app_names_alone_counts_if_it_is_there() {
+    let second = "---\nkind: Configuration\nmetadata: {name: d}\nspec: {api: {denied: [{name: state}]}}\n";
+    let text = with_configuration("{api: {denied: [{name: secrets}]}}") + second;
+    assert_eq!(configured(&text, None), (0, 0));
+    assert_eq!(configured(&text, Some("c")), (1, 0));
+    assert_eq!(configured(&text, Some("d")), (0, 1));
+    let warnings = log::warnings(|| assert_eq!(configured(&text, Some("e")), (0, 0)));
+    assert!(warnings.contains("not among the components"), "{warnings}");
+}
+
+#[test]
+fn outside_of_kubernetes_the_namespace_is_a_variable() {
+    let environment = [("NAMESPACE".to_owned(), "prod".to_owned().into())];
+    let app = App { environment: environment.into(), ..app("shop") };
+    let scoped = CACHE.replace("{name: cache}", "{name: cache, namespace: test}");
+    assert_eq!(load(&[("c.yaml", &scoped)], &app).unwrap().state_stores.len(), 0);
+    let scoped = scoped.replace("test", "prod");
+    assert_eq!(load(&[("c.yaml", &scoped)], &app).unwrap().state_stores.len(), 1);
 }
 
 /// `ture` for `true` would have passwords sent in the clear.
@@ -487,16 +583,11 @@ metadata: {name: cache}
 spec:
   type: state.in-memory
   metadata:
-  - {name: ttlInSeconds, value: hunter2}
+  - {name: keyPrefix, value: 'hunter2||'}
   - {name: redisPassword, value: hunter2}
 ";
     let lines = faults(text);
-    assert_eq!(
-        lines,
-        [
-            "c.yaml: document 1, line 2: component cache: `ttlInSeconds` must be a whole number of seconds, at most 2147483647"
-        ]
-    );
+    assert_eq!(lines, ["c.yaml: document 1, line 2: component cache: `keyPrefix` must be free of `||`"]);
     let folder = folder(&[("c.yaml", text)]);
     let manifests = format!("{:?}", manifest::read(&manifest::sources(&[folder.path()]), &mut Faults::default()));
     assert!(manifests.contains("redisPassword") && !manifests.contains("hunter2"), "{manifests}");

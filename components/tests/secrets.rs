@@ -304,8 +304,8 @@ async fn a_folder_of_secrets_that_is_not_there_is_named() {
     let error = get(&components, "vault", "redis").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unavailable: component vault: the folder of Secrets (`secretsFolder`, by default \
-         /var/run/secrets/dapr.wasm): No such file or directory (os error 2)"
+        "unavailable: component vault: Secrets are to be mounted below `secretsFolder` (by default \
+         /var/run/secrets/dapr.wasm), each in a folder of its name: No such file or directory (os error 2)"
     );
 }
 
@@ -380,8 +380,9 @@ fn a_reference_to_nothing_says_what_is_known() {
 fn a_component_in_kubernetes_that_names_no_store_means_its_secrets() {
     assert_eq!(
         fault("secretKeyRef: {name: redis}", "", &kubernetes()),
-        "\"redis\": the secret store kubernetes cannot read it: unavailable: the folder of Secrets (`secretsFolder`, \
-         by default /var/run/secrets/dapr.wasm): No such file or directory (os error 2)"
+        "\"redis\": the secret store kubernetes cannot read it: unavailable: Secrets are to be mounted below \
+         `secretsFolder` (by default /var/run/secrets/dapr.wasm), each in a folder of its name: No such file or directory \
+         (os error 2)"
     );
     let configured = mounted_store().replace("vault", "kubernetes");
     let folder = Folder::new(&(probe("secretKeyRef: {name: redis, key: password}", "") + &configured));

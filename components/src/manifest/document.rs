@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
 use super::any_case::AnyCase;
-use super::configuration::Configuration;
 use super::{Manifest, Place};
+use crate::configuration::Configuration;
 use crate::duration::GoDuration;
 use crate::properties::Redacted;
 use crate::resiliency;
@@ -30,6 +30,8 @@ pub(super) enum Resource {
     Resiliency(resiliency::Document),
     /// As `kubectl get -o yaml` writes several.
     List,
+    /// Of Dapr's, with its kind.
+    WithoutEffect(&'static str),
     Other,
 }
 
@@ -84,6 +86,8 @@ impl Document<'_> {
             Some("Component") => self.read().map(Resource::Component),
             Some("Configuration") => self.read().map(Resource::Configuration),
             Some("Resiliency") => self.read().map(Resource::Resiliency),
+            Some("Subscription") => Ok(Resource::WithoutEffect("Subscription")),
+            Some("HTTPEndpoint") => Ok(Resource::WithoutEffect("HTTPEndpoint")),
             _ => Ok(Resource::Other),
         }
     }

@@ -115,16 +115,18 @@ fn may_be_read(variable: &str) -> bool {
 }
 
 /// Replaces the templates, each `{uuid}` by another one; none where `{podName}` is asked for and unknown.
-fn fill_in(mut value: String, app: &App) -> Option<String> {
-    while value.contains("{uuid}") {
-        value = value.replacen("{uuid}", &Uuid::new_v4().to_string(), 1);
+fn fill_in(value: String, app: &App) -> Option<String> {
+    let mut parts = value.split("{uuid}");
+    let mut value = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        value += &Uuid::new_v4().to_string();
+        value += part;
     }
     if value.contains("{podName}") {
         value = value.replace("{podName}", app.pod_name.as_deref()?);
     }
     if value.contains("{namespace}") {
-        let namespace = app.namespace.as_deref().unwrap_or_default();
-        value = value.replace("{namespace}", &format!("{namespace}.{}", app.id_or_empty()));
+        value = value.replace("{namespace}", &format!("{}.{}", app.namespace(), app.id_or_empty()));
     }
     Some(value.replace("{appID}", app.id_or_empty()))
 }

@@ -86,7 +86,10 @@ impl SecretSource for MountedSecrets {
 impl MountedSecrets {
     fn open(&self) -> Result<Dir, Error> {
         Dir::open_ambient_dir(&self.folder, ambient_authority()).map_err(|error| {
-            let message = format!("the folder of Secrets (`secretsFolder`, by default {DEFAULT_FOLDER}): {error}");
+            let message = format!(
+                "Secrets are to be mounted below `secretsFolder` (by default {DEFAULT_FOLDER}), each in a folder of its \
+                 name: {error}"
+            );
             Error::new(ErrorClass::Unavailable, message)
         })
     }

@@ -10,8 +10,7 @@
 //!     - {storeName: vault, defaultAccess: deny, allowedSecrets: [greeting]}
 //! ```
 //!
-//! Dapr takes one Configuration for an app; here every one that lies among the components counts. A store without a
-//! scope gives everything. Components themselves are not bound by scopes.
+//! A store without a scope gives everything. Components themselves are not bound by scopes.
 //!
 //! Source: dapr/dapr `pkg/config/configuration.go`.
 

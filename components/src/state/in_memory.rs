@@ -134,7 +134,7 @@ impl StateStore for InMemory {
         Ok(GetResponse {
             data: item.data.clone(),
             etag: Some(item.etag.clone()),
-            metadata: item.expires.map(|expires| ttl::expiry_metadata(ttl::rfc3339(expires))),
+            metadata: item.expires.and_then(ttl::rfc3339).map(ttl::expiry_metadata),
             content_type: None,
         })
     }

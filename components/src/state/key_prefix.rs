@@ -22,11 +22,11 @@ impl KeyPrefix {
         if strategy.contains(SEPARATOR) {
             return Err(InvalidProperty::Malformed { name: "keyPrefix", expected: "free of `||`" });
         }
-        let prefix = match (strategy.as_str(), &app.id, &app.namespace) {
+        let prefix = match (strategy.as_str(), &app.id, app.namespace()) {
             ("none", _, _) | ("appid" | "namespace", None, _) => return Ok(Self(String::new())),
             ("name", _, _) => component.to_owned(),
-            ("namespace", Some(id), Some(namespace)) if !namespace.is_empty() => format!("{namespace}.{id}"),
-            ("appid" | "namespace", Some(id), _) => id.to_string(),
+            ("appid", Some(id), _) | ("namespace", Some(id), "") => id.to_string(),
+            ("namespace", Some(id), namespace) => format!("{namespace}.{id}"),
             (literal, _, _) => literal.to_owned(),
         };
         Ok(Self(prefix + SEPARATOR))

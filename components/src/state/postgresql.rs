@@ -56,7 +56,9 @@ use crate::field::Description;
 use crate::properties::{InvalidProperty, Properties};
 
 pub const DESCRIPTION: Description = Description {
-    about: "Tables in a PostgreSQL database, as Dapr's store of this version has them: both may use one database.",
+    about: "Tables in a PostgreSQL database, as Dapr's store of this version has them: both may use one database. Version \
+            v1, which Dapr means where a component says none, has other tables, and is not supported: its data stays with \
+            Dapr, or another `tablePrefix` begins anew.",
     fields: fields::FIELDS,
     without_effect: &[],
 };

@@ -12,6 +12,8 @@
 //! - A refused set is an etag mismatch only where an etag was given, else a plain error.
 //! - A set without `ttlInSeconds` leaves the expiry of the key as it is.
 //! - A delete with the etag `0` deletes every version.
+//! - A transaction leaves no `first-write`. Here a first-write in it that has no etag is refused where the key exists; by
+//!   Dapr it is a write like any other.
 //!
 //! The store connects when it is first called. While Redis cannot be reached, every command is tried again, and answered
 //! `unavailable` within `dialTimeout`, or `readTimeout` where that is longer. A server that is full, or that has too
@@ -82,6 +84,8 @@ pub fn construct(properties: &Properties) -> Result<Arc<dyn StateStore>, Invalid
 struct Redis {
     addresses: String,
     connection: Connection,
+    /// Of values whose request does not say.
+    default_ttl: Option<Ttl>,
     /// Found out by the first request that needs it.
     has_documents: OnceCell<bool>,
 }
@@ -89,7 +93,12 @@ struct Redis {
 impl Redis {
     fn new(options: &Options) -> Self {
         let addresses: Vec<String> = options.addresses.iter().map(Address::to_string).collect();
-        Self { addresses: addresses.join(","), connection: Connection::new(options), has_documents: OnceCell::new() }
+        Self {
+            addresses: addresses.join(","),
+            connection: Connection::new(options),
+            default_ttl: options.default_ttl,
+            has_documents: OnceCell::new(),
+        }
     }
 
     fn explain(&self, Failure { error, in_doubt, .. }: &Failure) -> Error {
@@ -228,7 +237,7 @@ impl StateStore for Redis {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        let arguments = WriteArguments::of(&request)?;
+        let arguments = WriteArguments::of(&request, self.default_ttl)?;
         self.refuse_documents(&request.key, request.metadata.as_ref()).await?;
         let written = self.write(&request, &arguments).await.map_err(|failure| self.explain(&failure))?;
         if written { Ok(()) } else { Err(refused_set(&request)) }
@@ -245,7 +254,9 @@ impl StateStore for Redis {
         let mut prepared = Vec::with_capacity(operations.len());
         for operation in operations {
             let (arguments, options, metadata) = match &operation {
-                Operation::Upsert(request) => (WriteArguments::of(request)?, request.options, &request.metadata),
+                Operation::Upsert(request) => {
+                    (WriteArguments::of(request, self.default_ttl)?, request.options, &request.metadata)
+                }
                 Operation::Delete(request) => (WriteArguments::of_delete(request), request.options, &request.metadata),
             };
             self.refuse_documents(operation.key(), metadata.as_ref()).await?;
@@ -256,6 +267,9 @@ impl StateStore for Redis {
         }
         match self.write_all(&prepared, lane(consistency)).await.map_err(|failure| self.explain(&failure))? {
             None => Ok(()),
+            Some(Operation::Upsert(request)) if request.options.concurrency == Concurrency::FirstWrite => {
+                Err(etag_mismatch(&request.key))
+            }
             Some(Operation::Upsert(request)) => Err(refused_set(request)),
             Some(Operation::Delete(request)) => Err(etag_mismatch(&request.key)),
         }
@@ -273,7 +287,7 @@ struct WriteArguments {
 }
 
 impl WriteArguments {
-    fn of(request: &SetRequest) -> Result<Self, Error> {
+    fn of(request: &SetRequest, default_ttl: Option<Ttl>) -> Result<Self, Error> {
         let expected: i64 = match &request.etag {
             Some(etag) if request.options.concurrency != Concurrency::LastWrite => {
                 etag.parse().map_err(|_| etag_invalid(&request.key))?
@@ -281,7 +295,7 @@ impl WriteArguments {
             _ => 0,
         };
         let first_write = request.options.concurrency == Concurrency::FirstWrite;
-        let ttl = Ttl::of(request)?.map(|ttl| ttl.seconds().unwrap_or_default().to_string());
+        let ttl = Ttl::of(request)?.or(default_ttl).map(|ttl| ttl.seconds().unwrap_or_default().to_string());
         let resend = if first_write || expected != 0 { Resend::Unsafe } else { Resend::Safe };
         Ok(Self { expected: expected.to_string(), first_write, ttl: ttl.unwrap_or_default(), resend })
     }

@@ -2,10 +2,11 @@
 //!
 //! Source: dapr/components-contrib `state/utils/ttl.go`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use host_abi::error::{Error, ErrorClass};
-use host_abi::state::SetRequest;
+use host_abi::state::{Metadata, SetRequest};
+use time::OffsetDateTime;
 
 /// Exactly so in a request's metadata; in any case in a component's, where it is the default.
 pub(crate) const TTL_IN_SECONDS: &str = "ttlInSeconds";
@@ -56,28 +57,22 @@ impl Ttl {
 }
 
 /// The metadata of an answer whose value expires.
-pub(crate) fn expiry_metadata(rfc3339: String) -> host_abi::state::Metadata {
+pub(crate) fn expiry_metadata(rfc3339: String) -> Metadata {
     vec![(TTL_EXPIRE_TIME.to_owned(), rfc3339)]
 }
 
-/// Universal time to the second, `2026-08-21T09:30:00Z`.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let (days, of_day) = (since_epoch / 86_400, since_epoch % 86_400);
-    // Days since 1 March of the year 0, so that the leap day is the last of its year; an era is 400 years.
-    let (era, of_era) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let months_since_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * months_since_march + 2) / 5 + 1;
-    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+/// Universal time to the second, `2026-08-21T09:30:00Z`. None before 1970 and after the year 9999, which RFC 3339 does not have.
+pub(crate) fn rfc3339(time: SystemTime) -> Option<String> {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let time = OffsetDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok()?;
+    let (date, (hour, minute, second)) = (time.date(), time.to_hms());
+    Some(format!("{date}T{hour:02}:{minute:02}:{second:02}Z"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn requested(pairs: &[(&str, &str)]) -> Result<Option<Ttl>, Error> {
@@ -109,12 +104,13 @@ mod tests {
 
     #[test]
     fn times_are_written_by_rfc_3339() {
-        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
+        let at = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap_or_default();
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
         assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
         assert_eq!(at(1_787_304_600), "2026-08-21T09:30:00Z");
+        assert_eq!(at(1 << 40), "");
     }
 }

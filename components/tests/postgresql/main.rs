@@ -238,6 +238,17 @@ async fn a_metadata_table_that_makes_no_sense_is_told() {
     assert!(error.message.contains("dapr_metadata has \"many\""), "{error}");
 }
 
+/// Dapr's version v1 of the component has a table of the same name.
+#[tokio::test]
+async fn a_table_of_another_layout_is_told_and_left_alone() {
+    let tables = Tables::new();
+    tables.sql("CREATE TABLE {}state (key text PRIMARY KEY, value jsonb NOT NULL, isbinary boolean NOT NULL)").await;
+    let error = tables.store(&[]).set(set_request("z", "value")).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Internal);
+    assert!(error.message.contains("choose another `tablePrefix`"), "{error}");
+    assert_eq!(tables.sql("SELECT 1 FROM pg_indexes WHERE tablename = '{}state'").await.len(), 1);
+}
+
 #[tokio::test]
 async fn tables_may_lie_in_a_schema() {
     let tables = Tables::new();

@@ -33,7 +33,10 @@ const KEYWORDS: [&str; 18] = [
 ];
 
 /// Those of Go's driver and its connection pool that have no effect here.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 9] = [
+    // It is UTF-8.
+    "client_encoding",
+    "default_query_exec_mode",
     "description_cache_capacity",
     "pool_health_check_period",
     "pool_max_conn_idle_time",
@@ -44,9 +47,12 @@ const WITHOUT_EFFECT: [&str; 7] = [
 ];
 
 /// Settings of the server for a session, in any case. Go's driver sends them one by one; here they are among the `options`.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 11] = [
     "datestyle",
+    "extra_float_digits",
     "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "jit",
     "lock_timeout",
     "role",
     "search_path",

@@ -1,6 +1,7 @@
 //! What a call to the server goes through: its time-out, the tables, another attempt.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
@@ -41,11 +42,12 @@ impl Database {
     /// Does `work` on a connection, within the component's time-out. It is done again where another transaction was
     /// in its way, and, if it is repeatable, where the connection was lost in the middle of it.
     pub(super) async fn run<W: Work>(&self, work: &W) -> Result<W::Done, Error> {
-        let result = time::timeout(self.timeout, self.attempts(work)).await;
+        let begun = AtomicBool::new(false);
+        let result = time::timeout(self.timeout, self.attempts(work, &begun)).await;
         let (class, reason, has_begun) = match result {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failure)) => (failure.class(), failure.to_string(), !failure.is_without_effect()),
-            Err(_) => (ErrorClass::Unavailable, format!("no answer within {:?}", self.timeout), true),
+            Err(_) => (ErrorClass::Unavailable, format!("no answer within {:?}", self.timeout), begun.into_inner()),
         };
         if class == ErrorClass::Unavailable {
             self.distrust_idle();
@@ -54,10 +56,11 @@ impl Database {
         Err(if has_begun { error } else { error.without_effect() })
     }
 
-    async fn attempts<W: Work>(&self, work: &W) -> Result<W::Done, Failure> {
+    /// `begun` becomes true before anything of `work` goes out.
+    async fn attempts<W: Work>(&self, work: &W, begun: &AtomicBool) -> Result<W::Done, Failure> {
         let mut may_be_lost = work.is_repeatable();
         loop {
-            match self.attempt(work).await {
+            match self.attempt(work, begun).await {
                 Err(failure) if failure.is_conflict() => {}
                 Err(failure) if may_be_lost && failure.is_lost_connection() => {
                     may_be_lost = false;
@@ -68,10 +71,13 @@ impl Database {
         }
     }
 
-    async fn attempt<W: Work>(&self, work: &W) -> Result<W::Done, Failure> {
+    async fn attempt<W: Work>(&self, work: &W, begun: &AtomicBool) -> Result<W::Done, Failure> {
         let mut lease = self.connections.lease().await?;
         let result = match self.migrated.get_or_try_init(|| self.migrate(&mut lease)).await {
-            Ok(_) => work.run(&mut lease, &self.statements).await.map_err(Failure::Statement),
+            Ok(_) => {
+                begun.store(true, Ordering::Relaxed);
+                work.run(&mut lease, &self.statements).await.map_err(Failure::Statement)
+            }
             Err(failure) => Err(failure),
         };
         lease.give_back();

@@ -46,6 +46,7 @@ pub(super) struct Statements {
     level: String,
     set_level: String,
     create_state: String,
+    table: String,
     metadata: String,
 }
 
@@ -103,6 +104,7 @@ impl Statements {
                  );
                  CREATE INDEX ON {table} (expires_at)"
             ),
+            table,
             metadata: metadata.to_owned(),
         }
     }
@@ -121,10 +123,21 @@ impl Statements {
         let transaction = client.transaction().await?;
         transaction.query_typed(&self.lock, &[]).await?;
         if !self.is_migrated(transaction.client()).await? {
-            transaction.batch_execute(&self.create_state).await?;
+            transaction.batch_execute(&self.create_state).await.map_err(|error| self.not_created(error))?;
             transaction.batch_execute(&self.set_level).await?;
         }
         Ok(transaction.commit().await?)
+    }
+
+    /// The index is of a column that the table of version 1 does not have.
+    fn not_created(&self, error: Error) -> Failure {
+        if error.code() != Some(&SqlState::UNDEFINED_COLUMN) {
+            return error.into();
+        }
+        Failure::Unexpected(format!(
+            "the table {} has other columns, perhaps those of version v1 of this component: choose another `tablePrefix`",
+            self.table
+        ))
     }
 
     async fn is_migrated(&self, client: &Client) -> Result<bool, Failure> {

@@ -60,7 +60,7 @@ fn response(row: &Row) -> Result<GetResponse, tokio_postgres::Error> {
     Ok(GetResponse {
         data: Bytes::from(value),
         etag: Some(etag.to_string()),
-        metadata: expires.map(|time| ttl::expiry_metadata(ttl::rfc3339(time))),
+        metadata: expires.and_then(ttl::rfc3339).map(ttl::expiry_metadata),
         content_type: None,
     })
 }

@@ -3,6 +3,7 @@
 //! Source: dapr/components-contrib `common/component/redis/settings.go`.
 
 use crate::field::{Field, fields};
+use crate::state::ttl::TTL_IN_SECONDS;
 
 fields! {
     pub(super) FIELDS {
@@ -13,8 +14,8 @@ fields! {
         PORT = Field::integer("redisPort", "the port of every host that is written without one; 6379 where neither says");
         USERNAME = Field::text("redisUsername", "without one: the server's default user");
         PASSWORD = Field::secret("redisPassword", "without one: none is sent");
-        DATABASE = Field::integer("redisDB", "the number of the database; of no account in a cluster, as with Dapr").or("0");
-        TYPE = Field::text("redisType", "`node` or `cluster`; of no account with `failover`").or("node");
+        DATABASE = Field::integer("redisDB", "the number of the database; without effect in a cluster, as with Dapr").or("0");
+        TYPE = Field::text("redisType", "`node` or `cluster`; without effect with `failover`").or("node");
         FAILOVER = Field::flag("failover", "`true`: `redisHost` names sentinels, which know the master");
         SENTINEL_MASTER_NAME = Field::text("sentinelMasterName", "what the sentinels call the master; `failover` needs it");
         SENTINEL_USERNAME = Field::text("sentinelUsername", "as `redisUsername`, for sentinels");
@@ -23,7 +24,7 @@ fields! {
         SKIP_VERIFY = Field::flag("insecureSkipTLSVerify", "`true`: whoever answers is taken for the server");
         CLIENT_CERT = Field::text("clientCert", "PEM, for servers that want one; without `clientKey` it counts for nothing");
         CLIENT_KEY = Field::secret("clientKey", "PEM, the private key of `clientCert`");
-        MAX_RETRIES = Field::integer("redisMaxRetries", "how often a command is tried again; zero: as often as where nothing is written; below: never")
+        MAX_RETRIES = Field::integer("redisMaxRetries", "how often a command is tried again; zero is the default, a negative number is never")
             .also(&["maxRetries"]).or("3");
         MIN_RETRY_INTERVAL = Field::milliseconds(
             "redisMinRetryInterval",
@@ -38,6 +39,10 @@ fields! {
              writing cannot be told apart: the longer of the two time-outs counts",
         ).or("3s");
         WRITE_TIMEOUT = Field::milliseconds("writeTimeout", "as `readTimeout`, whose value it has where nothing is written");
+        DEFAULT_TTL = Field::integer(
+            TTL_IN_SECONDS,
+            "how many seconds a value lives whose request does not say; zero and below: for ever",
+        );
         USE_ENTRA_ID = Field::refused("useEntraID", "logging in with Microsoft Entra ID");
         USE_AZURE_AD = Field::refused("useAzureAD", "its former name");
         USE_OIDC = Field::refused("useOIDC", "logging in with OpenID Connect");

@@ -12,6 +12,7 @@ use super::{fields, tls};
 use crate::duration::GoDuration;
 use crate::field::Field;
 use crate::properties::{InvalidProperty, Properties};
+use crate::state::ttl::{self, Ttl};
 
 pub(super) struct Options {
     /// At least one; of servers, or of sentinels.
@@ -20,6 +21,8 @@ pub(super) struct Options {
     /// For servers, not for sentinels.
     pub(super) dialler: Dialler,
     pub(super) retries: Retries,
+    /// Of values whose request does not say.
+    pub(super) default_ttl: Option<Ttl>,
 }
 
 /// Who is asked where the servers are.
@@ -58,7 +61,13 @@ impl Options {
             timeout: dial_timeout.or(fields::DIAL_TIMEOUT.default_duration()).unwrap_or_default(),
             response_timeout: read_timeout.zip(write_timeout).map(|(read, write)| read.max(write)),
         };
-        Ok(Self { addresses, discovery, dialler, retries: Retries::new(properties)? })
+        Ok(Self {
+            addresses,
+            discovery,
+            dialler,
+            retries: Retries::new(properties)?,
+            default_ttl: default_ttl(properties)?,
+        })
     }
 }
 
@@ -77,6 +86,14 @@ impl Retries {
             longest_pause: pause(&fields::MAX_RETRY_INTERVAL)?,
         })
     }
+}
+
+fn default_ttl(properties: &Properties) -> Result<Option<Ttl>, InvalidProperty> {
+    let parse = |text| {
+        let malformed = InvalidProperty::Malformed { name: fields::DEFAULT_TTL.name, expected: ttl::EXPECTED };
+        Ttl::parse(text).ok_or(malformed)
+    };
+    properties.text(&fields::DEFAULT_TTL).map(parse).transpose()
 }
 
 /// As Dapr's client reads one: absent or zero is the default, below zero is none at all.
@@ -131,12 +148,12 @@ mod tests {
 
     #[test]
     fn the_defaults_are_daprs() {
-        let Options { addresses, discovery, dialler, retries } = options(&[]).unwrap();
+        let Options { addresses, discovery, dialler, retries, default_ttl } = options(&[]).unwrap();
         assert_eq!(addresses.iter().map(Address::to_string).collect::<Vec<_>>(), ["localhost:6379"]);
         assert!(matches!(discovery, Discovery::None) && dialler.tls.is_none());
         assert_eq!(dialler.timeout, Duration::from_secs(5));
         assert_eq!(dialler.response_timeout, Some(Duration::from_secs(3)));
-        assert_eq!(retries.most, 3);
+        assert_eq!((retries.most, default_ttl), (3, None));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::connection::{Connection, Failure, Route};
 
-/// What a set that is not refused does; it answers the new version.
+/// What a set that is not refused does; it answers the new version. No command that Dapr's scripts do not call: the rights
+/// of a server's user may be cut to fit those.
 const WRITE: &str = r"
         local function write(key, data, first_write, ttl)
             redis.call('HSET', key, 'data', data)
@@ -38,7 +39,7 @@ impl Script {
     }
 
     /// Runs the script on these keys, of which the first is the route's: by its hash, or with its source where the
-    /// server does not know it yet.
+    /// server does not know it yet, or lets this user call scripts by their source only, as Dapr does.
     pub(super) async fn run(
         &self,
         connection: &Connection,
@@ -52,7 +53,12 @@ impl Script {
             command
         };
         let answer = match connection.query(&call("EVALSHA", &self.hash), route).await {
-            Err(failure) if failure.error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            Err(failure)
+                if matches!(
+                    failure.error.kind(),
+                    ErrorKind::Server(ServerErrorKind::NoScript | ServerErrorKind::NoPerm)
+                ) =>
+            {
                 connection.query(&call("EVAL", &self.source), route).await?
             }
             answer => answer?,
@@ -76,7 +82,7 @@ pub(super) static SET: LazyLock<Script> = LazyLock::new(|| {
             version = false
         end
         if version and version ~= '' and version ~= expected then
-            local guarded = redis.call('HEXISTS', key, 'first-write') == 1
+            local guarded = redis.call('HGET', key, 'first-write')
             if guarded or expected ~= '0' then
                 return false
             end
@@ -104,7 +110,9 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
 /// which a delete needs the first only.
 ///
 /// Answers 0, or the number of the operation that is refused, from 1. Scripts are not rolled back: whatever the
-/// operations would be refused for, given those before them, is found out before the first is done.
+/// operations would be refused for, given those before them, is found out before the first is done. No operation leaves
+/// `first-write`, as none does in Dapr's transactions; one that is a first-write and has no etag needs a key that is not
+/// there.
 pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
     Script::with_write(
         r"
@@ -113,7 +121,7 @@ pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
             local version = redis.pcall('HGET', key, 'version')
             local is_hash = type(version) ~= 'table'
             versions[key] = is_hash and version ~= '' and version
-            guarded[key] = is_hash and redis.call('HEXISTS', key, 'first-write') == 1
+            guarded[key] = is_hash and redis.call('HGET', key, 'first-write')
             if versions[key] and not string.match(version, '^%-?%d+$') then
                 return redis.error_reply('ERR the version of ' .. key .. ' is not a whole number')
             end
@@ -129,23 +137,23 @@ pub(super) static TRANSACT: LazyLock<Script> = LazyLock::new(|| {
                 end
                 versions[key], guarded[key] = false, false
             else
-                if not fits or version and version ~= expected and guarded[key] then
+                local needs_etag = first_write == '0' or guarded[key]
+                if not fits or version and version ~= expected and needs_etag then
                     return index
                 end
                 versions[key] = string.format('%.0f', (tonumber(version) or 0) + 1)
-                guarded[key] = guarded[key] or first_write == '0'
             end
         end
         for index, key in ipairs(KEYS) do
             local first = index * 5 - 4
-            local kind, data, first_write, ttl = ARGV[first], ARGV[first + 2], ARGV[first + 3], ARGV[first + 4]
+            local kind, data, ttl = ARGV[first], ARGV[first + 2], ARGV[first + 4]
             if kind == 'delete' then
                 redis.call('DEL', key)
             else
                 if type(redis.pcall('HGET', key, 'version')) == 'table' then
                     redis.call('DEL', key)
                 end
-                write(key, data, first_write, ttl)
+                write(key, data, '1', ttl)
             end
         end
         return 0

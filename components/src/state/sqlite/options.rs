@@ -14,8 +14,8 @@ fields! {
     pub(super) FIELDS {
         CONNECTION_STRING = Field::text(
             "connectionString",
-            "the file, as a path or a [URI](https://www.sqlite.org/uri.html); `:memory:` is none. `_pragma` in it is \
-             refused",
+            "the file, as a path or a [URI](https://www.sqlite.org/uri.html); `:memory:` keeps the data in memory. \
+             `_pragma` in it is refused",
         ).also(&["url"]).required();
         TABLE_NAME = Field::text("tableName", "the table of the values").or("state");
         METADATA_TABLE_NAME = Field::text("metadataTableName", "the table of what was migrated and cleaned up").or("metadata");

@@ -112,12 +112,15 @@ impl Database {
         };
         let mut next_cleanup = Instant::now() + interval;
         loop {
-            match jobs.recv_timeout(next_cleanup.saturating_duration_since(Instant::now())) {
+            // With jobs waiting all the time, the time would never be seen to be over.
+            let left = next_cleanup.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.clean_up(interval);
+                next_cleanup = Instant::now() + interval;
+            }
+            match jobs.recv_timeout(left) {
                 Ok(job) => job(self),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.clean_up(interval);
-                    next_cleanup = Instant::now() + interval;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
