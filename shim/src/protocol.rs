@@ -1,13 +1,14 @@
 //! What the shim and a guest host say to each other, one message a packet, over a socket pair. A guest host finds its
 //! end as its standard input.
 //!
-//! A container's life: the shim sends [`Job::Create`], and with it the container's standard streams (input,
-//! output, error), to the process it has just executed. That process answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
-//! answers [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
+//! A container's life: the shim sends [`ToGuestHost::Job`] to the process it has just executed, and with it four descriptors:
+//! the container's standard streams (input, output, error), and a file with [`Job::Create`]. That process answers
+//! [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and answers
+//! [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
 //! [`FromGuestHost::Started`].
 //!
-//! One more process in a container: the shim sends [`Job::Exec`], with its streams, to a process it has just executed, and gets
-//! [`FromGuestHost::Created`] once the new one runs.
+//! One more process in a container: the shim sends a [`Job::Exec`] in the same way, and gets [`FromGuestHost::Created`] once
+//! the new one runs.
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
@@ -49,16 +50,14 @@ pub(crate) enum Job {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToGuestHost {
-    /// The job comes with the message, as a file: an exec's arguments and environment may be long.
-    Serve,
+    /// The [`Job`] comes with the message, as a file: an exec's arguments and environment may be long.
+    Job,
     Start,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CreateContainer {
     pub(crate) id: String,
-    /// containerd's namespace.
-    pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
     /// What the container's root is mounted from, in order; none where it lies in the bundle.
     pub(crate) rootfs: Vec<RootfsMount>,
@@ -133,14 +132,14 @@ pub(crate) fn send_job(socket: &OwnedFd, job: &Job, streams: [BorrowedFd<'_>; 3]
     file.write_all(&serde_json::to_vec(job)?)?;
     file.rewind()?;
     let [stdin, stdout, stderr] = streams;
-    send_with_descriptors(socket, &ToGuestHost::Serve, &[stdin, stdout, stderr, file.as_fd()])
+    send_with_descriptors(socket, &ToGuestHost::Job, &[stdin, stdout, stderr, file.as_fd()])
 }
 
 /// Receives the job that this process was executed for, and its standard streams.
 pub(crate) fn receive_job(socket: &OwnedFd) -> anyhow::Result<(Job, [File; 3])> {
     let (message, descriptors) = receive_with_descriptors(socket)?.context("the shim is gone")?;
     let files: Vec<_> = descriptors.into_iter().map(File::from).collect();
-    let (ToGuestHost::Serve, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
+    let (ToGuestHost::Job, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
         bail!("the shim sent something else than a job with three streams");
     };
     let mut job = Vec::new();
