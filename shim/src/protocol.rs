@@ -38,8 +38,9 @@ pub(crate) const STATE_FOLDER: &str = "libcontainer";
 const MAX_MESSAGE: usize = 128 * 1024;
 /// Bytes of a failure's message. In JSON, each may become six.
 const MAX_FAILURE: usize = 16 * 1024;
-/// Three standard streams, and a job.
-const MAX_DESCRIPTORS: usize = 4;
+/// As many as the kernel lets a message have (its SCM_MAX_FD). Of those that a smaller buffer cut off nobody could say which
+/// ones this process has already.
+const MAX_DESCRIPTORS: usize = 253;
 
 /// What a guest host is executed for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -183,13 +184,16 @@ pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(socket: &OwnedFd) ->
         length => length?,
     };
     let mut packet = vec![0; length];
-    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
-    let descriptors = {
-        let mut parts = [IoSliceMut::new(&mut packet)];
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        received.cmsgs()?.flat_map(received_descriptors).collect()
-    };
+    let descriptors = receive_descriptors(socket, &mut packet)?;
     Ok(Some((serde_json::from_slice(&packet)?, descriptors)))
+}
+
+/// Receives bytes, and all descriptors that came with them.
+pub(crate) fn receive_descriptors(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(bytes)];
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    Ok(received.cmsgs()?.flat_map(received_descriptors).collect())
 }
 
 fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {
@@ -197,4 +201,20 @@ fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {
     // SAFETY: the kernel has just installed the descriptors in this process, and nothing else knows them.
     #[expect(unsafe_code, reason = "see above")]
     descriptors.into_iter().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_nobody_asked_for_are_received_to_be_closed() {
+        let (here, there) = pair().unwrap();
+        for count in [0, 1, 5, MAX_DESCRIPTORS] {
+            send_with_descriptors(&there, &ToGuestHost::Start, &vec![there.as_fd(); count]).unwrap();
+            let (message, descriptors) = receive_with_descriptors(&here).unwrap().unwrap();
+            assert!(matches!(message, ToGuestHost::Start));
+            assert_eq!(descriptors.len(), count);
+        }
+    }
 }

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, bail};
-use nix::cmsg_space;
 use nix::libc::{O_CLOEXEC, O_NOCTTY, O_RDWR, TIOCGPTPEER, ioctl};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use oci_spec::runtime::{Process, Spec};
 
 use super::standard_streams;
+use crate::protocol::receive_descriptors;
 
 /// Where libcontainer sends the master of a terminal to.
 pub(super) struct Console {
@@ -54,16 +53,10 @@ impl Console {
     fn master(&self) -> anyhow::Result<OwnedFd> {
         self.listener.set_nonblocking(true)?;
         let (stream, _) = self.listener.accept().context("the container's process sent no terminal")?;
-        let mut rights = cmsg_space!(i32);
-        let received = recvmsg::<()>(stream.as_raw_fd(), &mut [], Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        match received.cmsgs()?.next() {
-            Some(ControlMessageOwned::ScmRights(descriptors)) if descriptors.len() == 1 => {
-                // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
-                #[expect(unsafe_code, reason = "see above")]
-                Ok(unsafe { OwnedFd::from_raw_fd(descriptors[0]) })
-            }
-            _ => bail!("the container's process sent no terminal"),
-        }
+        let Ok([master]) = <[OwnedFd; 1]>::try_from(receive_descriptors(&stream, &mut [])?) else {
+            bail!("the container's process sent no terminal");
+        };
+        Ok(master)
     }
 }
 
