@@ -16,6 +16,7 @@ mod devices;
 mod exec;
 mod executor;
 mod http_client;
+mod http_message;
 mod module;
 mod name_service;
 mod native;
