@@ -2,8 +2,7 @@
 
 use std::error::Error;
 use std::iter;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use super::http_message::{guest_headers, is_of_the_connection, network_method};
+use crate::logging::OnceASecond;
 
 /// A larger response body fails the request.
 const MAX_BODY_BYTES: usize = 64 << 20;
@@ -26,7 +26,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that nobody used for so long is closed.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
 const MAX_IDLE_PER_HOST: usize = 32;
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) struct HttpCaller {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -58,10 +57,8 @@ impl HttpClient for HttpCaller {
 
 /// The guest learns that a request failed; why, the node's log has, once a second at most.
 fn failed(error: &(dyn Error + 'static)) -> HttpError {
-    static LAST_TOLD: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last_told = LAST_TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    if last_told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-        *last_told = Some(Instant::now());
+    static WARNING: OnceASecond = OnceASecond::new();
+    if WARNING.is_due() {
         let causes = iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
         let error = causes.collect::<Vec<_>>().join(": ");
         tracing::warn!(error, "a guest's own request failed");
