@@ -44,6 +44,6 @@ pub(super) async fn run(
 }
 
 async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), Stop> {
-    let guest = GuestConfig { cancel: Some(cancel), ..guests.config() };
+    let guest = GuestConfig { initializer: None, cancel: Some(cancel), ..guests.config() };
     guests.module.instantiate(guest).await?.run(&function).await
 }

@@ -76,7 +76,6 @@ impl Server {
             return Err(StatusCode::GATEWAY_TIMEOUT);
         };
         let answer = handled
-            .map_err(anyhow::Error::from)
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
         match answer {
             Ok(response) => Ok(response),
