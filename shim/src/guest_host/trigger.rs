@@ -2,6 +2,7 @@
 
 mod command;
 pub mod http;
+mod reports;
 
 use std::sync::Arc;
 

@@ -5,7 +5,6 @@ mod connection;
 mod exchange;
 mod handlers;
 mod options;
-mod reports;
 
 use std::future::Future;
 use std::io;

@@ -1,6 +1,7 @@
 //! A request's way to a guest, and the answer's way back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -16,10 +17,13 @@ use tokio::time::{Instant, timeout_at};
 use super::admission::Admission;
 use super::handlers::Handlers;
 use super::options::HttpOptions;
-use super::reports::Reports;
 use crate::guest_host::http_message::{guest_headers, guest_method, is_of_the_connection};
 use crate::guest_host::trigger::Guests;
+use crate::guest_host::trigger::reports::Reports;
 use crate::guest_host::workers::Workers;
+
+/// How long an answer waits for its report.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all connections share. Each has a clone in an `Arc` of its own: to count references to one of all connections,
 /// processors would wait for each other at every request.
@@ -35,7 +39,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
         let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
-        let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr)));
+        let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE));
         Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), reports, workers, options }
     }
 
