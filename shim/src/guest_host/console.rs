@@ -40,7 +40,7 @@ impl Console {
     }
 
     /// The terminal's master, once the process exists: it was sent before. Its slave, the standard streams of the process, is
-    /// given to the user. libcontainer has no place for that before a further process runs, which may be a little ahead.
+    /// given to the user. libcontainer offers no hook before an exec'd process runs, so it may see the old owner for a moment.
     pub(super) fn terminal(self, process: Option<&Process>, spec: &Spec) -> anyhow::Result<OwnedFd> {
         let master = self.master()?;
         match slave(&master) {
