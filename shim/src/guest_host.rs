@@ -16,6 +16,7 @@ mod devices;
 mod exec;
 mod executor;
 mod http_client;
+mod http_message;
 mod module;
 mod name_service;
 mod native;
@@ -112,7 +113,7 @@ impl GuestHost {
         let _ = set_name(c"dapr-guest-host");
         let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
-        match self.create(&control) {
+        match self.make_process(&control) {
             Ok(Created { pid, terminal }) => {
                 let terminal: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
                 let _ = protocol::send_with_descriptors(&control, &FromGuestHost::Created { pid }, &terminal);
@@ -125,7 +126,8 @@ impl GuestHost {
         }
     }
 
-    fn create(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
+    /// The process that the shim asks for: a container's first, or one more.
+    fn make_process(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
         let (job, streams) = protocol::receive_job(control)?;
         match job {
             Job::Create(request) => {

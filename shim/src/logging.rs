@@ -1,9 +1,10 @@
-//! The log of both programs: one line an event, to wherever containerd reads the shim's.
+//! The log of the shim and of guest hosts: one line an event, to the file that each has for it.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
@@ -12,12 +13,34 @@ use tracing_subscriber::layer::SubscriberExt as _;
 /// They warn at every start of each cgroup controller that the kernel has not.
 const LIBRARIES: [&str; 2] = ["libcgroups", "libcontainer"];
 
+/// How long a line that comes again and again is left out.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The container that all lines are about, where they are about one.
 static CONTAINER: OnceLock<String> = OnceLock::new();
 
 /// Has every line from now on name the container.
 pub(crate) fn name_container(id: &str) {
     let _ = CONTAINER.set(id.to_owned());
+}
+
+/// Of lines that a guest or its clients can cause as often as they like, one a second.
+pub(crate) struct OnceASecond(Mutex<Option<Instant>>);
+
+impl OnceASecond {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Whether the line may be written now.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= PAUSE);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
 }
 
 struct Lines(File);
@@ -52,4 +75,19 @@ pub(crate) fn init(file: File, debug: bool) {
     // A second call keeps the first log.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(levels).with(lines));
     panic::set_hook(Box::new(|panic| tracing::error!(%panic, "internal error")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_comes_again_and_again_is_due_once_a_second() {
+        let limit = OnceASecond::new();
+        assert!(limit.is_due());
+        assert!(!limit.is_due());
+        *limit.0.lock().unwrap() = Instant::now().checked_sub(PAUSE);
+        assert!(limit.is_due());
+        assert!(!limit.is_due());
+    }
 }

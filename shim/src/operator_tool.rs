@@ -122,7 +122,3 @@ fn configuration(file: Option<&Path>) -> anyhow::Result<OperatorConfig> {
 fn size(text: &str) -> Result<u64, String> {
     quantity::parse(text).ok_or_else(|| format!("not {}", quantity::EXPECTED))
 }
-
-pub(crate) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}

@@ -1,16 +1,18 @@
 //! What the shim and a guest host say to each other, one message a packet, over a socket pair. A guest host finds its
 //! end as its standard input.
 //!
-//! A container's life: the shim sends [`Job::Create`], and with it the container's standard streams (input,
-//! output, error), to the process it has just executed. That process answers [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and
-//! answers [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
+//! A container's life: the shim sends [`ToGuestHost::Job`] to the process it has just executed, and with it four descriptors:
+//! the container's standard streams (input, output, error), and a file with [`Job::Create`]. That process answers
+//! [`FromGuestHost::Created`] and leaves; the container's own process holds the socket from then on, and answers
+//! [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
 //! [`FromGuestHost::Started`].
 //!
-//! One more process in a container: the shim sends [`Job::Exec`], with its streams, to a process it has just executed, and gets
-//! [`FromGuestHost::Created`] once the new one runs.
+//! One more process in a container: the shim sends a [`Job::Exec`] in the same way, and gets [`FromGuestHost::Created`] once
+//! the new one runs.
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -37,8 +39,9 @@ pub(crate) const STATE_FOLDER: &str = "libcontainer";
 const MAX_MESSAGE: usize = 128 * 1024;
 /// Bytes of a failure's message. In JSON, each may become six.
 const MAX_FAILURE: usize = 16 * 1024;
-/// Three standard streams, and a job.
-const MAX_DESCRIPTORS: usize = 4;
+/// As many as the kernel lets a message have (its SCM_MAX_FD). Of those that a smaller buffer cut off nobody could say which
+/// ones this process has already.
+const MAX_DESCRIPTORS: usize = 253;
 
 /// What a guest host is executed for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,16 +52,14 @@ pub(crate) enum Job {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToGuestHost {
-    /// The job comes with the message, as a file: an exec's arguments and environment may be long.
-    Serve,
+    /// The [`Job`] comes with the message, as a file: an exec's arguments and environment may be long.
+    Job,
     Start,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CreateContainer {
     pub(crate) id: String,
-    /// containerd's namespace.
-    pub(crate) namespace: String,
     pub(crate) bundle: PathBuf,
     /// What the container's root is mounted from, in order; none where it lies in the bundle.
     pub(crate) rootfs: Vec<RootfsMount>,
@@ -122,6 +123,14 @@ impl FromGuestHost {
     }
 }
 
+/// The program of guest hosts: the operator's, or the one beside this program.
+pub(crate) fn guest_host(operator: &OperatorConfig) -> io::Result<PathBuf> {
+    match &operator.guest_host {
+        Some(program) => Ok(program.clone()),
+        None => Ok(env::current_exe()?.with_file_name("dapr-guest-host")),
+    }
+}
+
 /// Two ends of a new connection.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
@@ -133,14 +142,14 @@ pub(crate) fn send_job(socket: &OwnedFd, job: &Job, streams: [BorrowedFd<'_>; 3]
     file.write_all(&serde_json::to_vec(job)?)?;
     file.rewind()?;
     let [stdin, stdout, stderr] = streams;
-    send_with_descriptors(socket, &ToGuestHost::Serve, &[stdin, stdout, stderr, file.as_fd()])
+    send_with_descriptors(socket, &ToGuestHost::Job, &[stdin, stdout, stderr, file.as_fd()])
 }
 
 /// Receives the job that this process was executed for, and its standard streams.
 pub(crate) fn receive_job(socket: &OwnedFd) -> anyhow::Result<(Job, [File; 3])> {
     let (message, descriptors) = receive_with_descriptors(socket)?.context("the shim is gone")?;
     let files: Vec<_> = descriptors.into_iter().map(File::from).collect();
-    let (ToGuestHost::Serve, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
+    let (ToGuestHost::Job, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
         bail!("the shim sent something else than a job with three streams");
     };
     let mut job = Vec::new();
@@ -184,13 +193,16 @@ pub(crate) fn receive_with_descriptors<T: DeserializeOwned>(socket: &OwnedFd) ->
         length => length?,
     };
     let mut packet = vec![0; length];
-    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
-    let descriptors = {
-        let mut parts = [IoSliceMut::new(&mut packet)];
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        received.cmsgs()?.flat_map(received_descriptors).collect()
-    };
+    let descriptors = receive_descriptors(socket, &mut packet)?;
     Ok(Some((serde_json::from_slice(&packet)?, descriptors)))
+}
+
+/// Receives bytes, and all descriptors that came with them.
+pub(crate) fn receive_descriptors(socket: &impl AsRawFd, bytes: &mut [u8]) -> io::Result<Vec<OwnedFd>> {
+    let mut rights = cmsg_space!([i32; MAX_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(bytes)];
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    Ok(received.cmsgs()?.flat_map(received_descriptors).collect())
 }
 
 fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {
@@ -198,4 +210,20 @@ fn received_descriptors(rights: ControlMessageOwned) -> Vec<OwnedFd> {
     // SAFETY: the kernel has just installed the descriptors in this process, and nothing else knows them.
     #[expect(unsafe_code, reason = "see above")]
     descriptors.into_iter().map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_that_nobody_asked_for_are_received_to_be_closed() {
+        let (here, there) = pair().unwrap();
+        for count in [0, 1, 5, MAX_DESCRIPTORS] {
+            send_with_descriptors(&there, &ToGuestHost::Start, &vec![there.as_fd(); count]).unwrap();
+            let (message, descriptors) = receive_with_descriptors(&here).unwrap().unwrap();
+            assert!(matches!(message, ToGuestHost::Start));
+            assert_eq!(descriptors.len(), count);
+        }
+    }
 }

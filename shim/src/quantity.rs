@@ -1,4 +1,4 @@
-//! Sizes, as Kubernetes writes quantities of memory.
+//! Sizes: as Kubernetes writes quantities of memory, and as they are printed.
 
 use std::fmt;
 
@@ -13,6 +13,11 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     let unit = units.iter().find_map(|(unit, bytes)| text.strip_suffix(unit).map(|count| (count, *bytes)));
     let (count, unit) = unit.unwrap_or((text, 1));
     count.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// Bytes, to be read by people.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// A size in YAML, or bytes as a number.

@@ -248,3 +248,30 @@ fn a_port_in_use_is_refused() {
     }
     node.assert_nothing_left();
 }
+
+/// Of other shapes than this runtime's: what it says is nobody's concern.
+#[test]
+fn a_configuration_of_any_shape_can_be_the_guest_s_own() {
+    let node = Node::start();
+    let large = format!("wasmPath: /nowhere.wasm\n# {}\n", "x".repeat(1 << 20));
+    for (name, own) in [("list", "- wasmPath: 1\n"), ("documents", "a: 1\n---\nb: 2\n"), ("large", &large)] {
+        let image = format!("localhost/test/own-{name}:1");
+        node.import(
+            &Image::new(&image).file("/app.wasm", guest("hello")).file("/config.yaml", own).entrypoint(["/app.wasm"]),
+        );
+        let run = node.run(&[], &image, name, &["/app.wasm", "echo", "hi"]);
+        assert_eq!(run.stdout(), "hi\n", "{name}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
+fn dapr_s_port_is_refused_only_where_it_counts() {
+    let node = Node::start();
+    let annotation = "--annotation=dapr.io/app-port=99999";
+    let run = node.run(&[annotation], HELLO, "command", &["/hello.wasm", "echo", "hi"]);
+    assert_eq!(run.stdout(), "hi\n", "{}", run.stderr());
+    let http = "--annotation=dapr.wasm/trigger=http";
+    node.run(&[annotation, http], HELLO, "http", &["/hello.wasm"]).assert_refused(&["dapr.io/app-port", "99999"]);
+    node.assert_nothing_left();
+}

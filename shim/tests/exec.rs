@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -451,4 +452,47 @@ fn a_process_can_have_a_terminal() {
     assert_eq!(terminal.exit_code(), 9);
     node.end("guest", "SIGKILL");
     node.assert_nothing_left();
+}
+
+#[test]
+fn a_trap_ends_a_process_although_nobody_reads_what_it_says() {
+    let node = node();
+    let stderr = node.containerd.folder().join("stderr");
+    mkfifo(&stderr, Mode::S_IRWXU).expect("a FIFO");
+    let mut full = fs::File::options().read(true).write(true).open(&stderr).expect("both ends of it");
+    // As much as it holds (pipe(7)).
+    full.write_all(&[b'x'; 65536]).expect("room for it");
+    for name in ENGINES {
+        node.start_detached(&[&engine(name)], TOOLS, name, &["/hello.wasm", "daemon"]);
+        let client = node.task_client(name);
+        let (id, exec_id) = (name.to_string(), "trap".to_owned());
+        let process = json!({"args": ["/hello.wasm", "trap"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        let exec = ExecProcessRequest {
+            id: id.clone(),
+            exec_id: exec_id.clone(),
+            stderr: stderr.display().to_string(),
+            spec: Some(Any { value: process.to_string().into_bytes(), ..Any::default() }).into(),
+            ..ExecProcessRequest::default()
+        };
+        client.exec(context(), &exec).expect("a process to start");
+        node.start_exec(name, "trap").expect("a running process");
+        let wait = WaitRequest { id, exec_id, ..WaitRequest::default() };
+        assert_eq!(client.wait(context(), &wait).expect("its end").exit_status, 134, "{name}");
+        node.end(name, "SIGKILL");
+    }
+}
+
+#[test]
+fn a_name_without_a_path_to_search_is_not_found_in_the_working_directory() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    for (exec_id, environment) in [("none", &[][..]), ("empty", &["PATH="])] {
+        let process = json!({
+            "args": ["busybox", "true"], "cwd": "/bin", "user": {"uid": 0, "gid": 0}, "env": environment,
+        });
+        node.add_process("guest", exec_id, &process).expect("a process to start");
+        let (_, message) = node.start_exec("guest", exec_id).expect_err("no program");
+        assert!(message.contains("exec: \"busybox\": executable file not found in $PATH"), "{message}");
+    }
+    node.end("guest", "SIGKILL");
 }

@@ -21,7 +21,7 @@ use rustix::io::dup;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::stdio;
 
-use super::module::Module;
+use super::module::ModuleBytes;
 use crate::operator_config::CompilerConfig;
 use crate::printable::printable;
 
@@ -32,7 +32,7 @@ const MAX_MESSAGE: usize = 4096;
 ///
 /// # Errors
 /// The compiler's reason, or how the child ended; a limit is named.
-pub(super) fn in_child(engine: &str, module: &Module, limits: &CompilerConfig) -> anyhow::Result<Artifact> {
+pub(super) fn in_child(engine: &str, module: &ModuleBytes, limits: &CompilerConfig) -> anyhow::Result<Artifact> {
     keep_descriptors().context("cannot keep descriptors from the compiler")?;
     let (artifact, message) = (memory_file("artifact")?, memory_file("message")?);
     // This very program, which lies on a mount that no path leads to.

@@ -8,7 +8,7 @@ use engines::engine::Engine;
 use engines::module_info::ModuleInfo;
 
 use super::compile;
-use super::module::Module;
+use super::module::ModuleBytes;
 use super::rootfs::Rootfs;
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
 
@@ -44,7 +44,7 @@ impl FoundModule<'_> {
             check(&entry.description.info).with_context(cannot_run)?;
             return Ok(entry);
         }
-        let module = Module::read(&file).with_context(cannot_read)?;
+        let module = ModuleBytes::read(&file).with_context(cannot_read)?;
         let info = ModuleInfo::read(&module).with_context(cannot_run)?;
         check(&info).with_context(cannot_run)?;
         let description = Description { name: self.name(), info };

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, bail};
-use nix::cmsg_space;
 use nix::libc::{O_CLOEXEC, O_NOCTTY, O_RDWR, TIOCGPTPEER, ioctl};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use oci_spec::runtime::{Process, Spec};
 
 use super::standard_streams;
+use crate::protocol::receive_descriptors;
 
 /// Where libcontainer sends the master of a terminal to.
 pub(super) struct Console {
@@ -41,7 +40,7 @@ impl Console {
     }
 
     /// The terminal's master, once the process exists: it was sent before. Its slave, the standard streams of the process, is
-    /// given to the user. libcontainer has no place for that before a further process runs, which may be a little ahead.
+    /// given to the user. libcontainer offers no hook before an exec'd process runs, so it may see the old owner for a moment.
     pub(super) fn terminal(self, process: Option<&Process>, spec: &Spec) -> anyhow::Result<OwnedFd> {
         let master = self.master()?;
         match slave(&master) {
@@ -54,16 +53,10 @@ impl Console {
     fn master(&self) -> anyhow::Result<OwnedFd> {
         self.listener.set_nonblocking(true)?;
         let (stream, _) = self.listener.accept().context("the container's process sent no terminal")?;
-        let mut rights = cmsg_space!(i32);
-        let received = recvmsg::<()>(stream.as_raw_fd(), &mut [], Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
-        match received.cmsgs()?.next() {
-            Some(ControlMessageOwned::ScmRights(descriptors)) if descriptors.len() == 1 => {
-                // SAFETY: the kernel has just installed the descriptor in this process, and nothing else knows it.
-                #[expect(unsafe_code, reason = "see above")]
-                Ok(unsafe { OwnedFd::from_raw_fd(descriptors[0]) })
-            }
-            _ => bail!("the container's process sent no terminal"),
-        }
+        let Ok([master]) = <[OwnedFd; 1]>::try_from(receive_descriptors(&stream, &mut [])?) else {
+            bail!("the container's process sent no terminal");
+        };
+        Ok(master)
     }
 }
 

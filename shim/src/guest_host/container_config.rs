@@ -2,9 +2,10 @@
 
 mod http;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -13,14 +14,16 @@ use components::{App, AppId};
 use oci_spec::runtime::{Process, Spec};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_yaml::Deserializer;
 
 use super::rootfs::Rootfs;
 use super::trigger::http::HttpOptions;
 
 const CONFIG_FILE: &str = "/config.yaml";
 const PREFIX: &str = "dapr.wasm/";
+const DAPR_PREFIX: &str = "dapr.io/";
 const DEFAULT_PORT: u16 = 8080;
-/// A larger file is not read into memory to find out that it is no configuration.
+/// A larger file is no configuration, and not read into memory to find that out.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The annotations of this runtime.
@@ -84,18 +87,7 @@ struct ImageConfig {
 }
 
 /// What makes a `/config.yaml` this runtime's. One with neither is the guest's own, and nothing else of it is looked at.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "a mapping")]
-struct Marks {
-    wasm_path: Option<IgnoredAny>,
-    trigger: Option<IgnoredAny>,
-}
-
-impl Marks {
-    fn are_ours(&self) -> bool {
-        self.wasm_path.is_some() || self.trigger.is_some()
-    }
-}
+const MARKS: [&str; 2] = ["wasmPath", "trigger"];
 
 impl ImageConfig {
     fn read(rootfs: &Rootfs) -> anyhow::Result<Option<Self>> {
@@ -105,17 +97,35 @@ impl ImageConfig {
             Err(error) => return Err(error).context("cannot read the image's /config.yaml"),
         };
         let text = read_text(file).context("cannot read the image's /config.yaml")?;
+        let Some(text) = text else { return Ok(None) };
         let invalid = "the image's /config.yaml is not valid";
         // Whether it is this runtime's is known only once it was parsed.
-        let marks: Marks = serde_yaml::from_str(&text).context(invalid)?;
-        if marks.are_ours() { serde_yaml::from_str(&text).map(Some).context(invalid) } else { Ok(None) }
+        if is_ours(&text).context(invalid)? {
+            serde_yaml::from_slice(&text).map(Some).context(invalid)
+        } else {
+            Ok(None)
+        }
     }
 }
 
-fn read_text(file: File) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX_CONFIG_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+/// `None`: there is more than a configuration has.
+fn read_text(file: File) -> io::Result<Option<Vec<u8>>> {
+    let mut text = Vec::new();
+    let length = file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text)?;
+    Ok((length as u64 <= MAX_CONFIG_BYTES).then_some(text))
+}
+
+/// Whether a text has one of the [`MARKS`].
+///
+/// # Errors
+/// It is not YAML.
+fn is_ours(text: &[u8]) -> serde_yaml::Result<bool> {
+    for document in Deserializer::from_slice(text) {
+        IgnoredAny::deserialize(document)?;
+    }
+    // YAML that is no such mapping, or more than one document, is the guest's own.
+    let keys = serde_yaml::from_slice::<BTreeMap<String, Option<IgnoredAny>>>(text).unwrap_or_default();
+    Ok(MARKS.iter().any(|&mark| matches!(keys.get(mark), Some(Some(_)))))
 }
 
 /// Finds out what the container of a spec is to run.
@@ -186,6 +196,16 @@ fn annotation_or_file<'a>(
     }
 }
 
+/// A value that Dapr's own annotation has where this runtime's is absent, and the annotation that it is from.
+fn annotation_or_dapr_s<'a>(
+    annotations: &'a HashMap<String, String>,
+    name: &str,
+    in_dapr: &str,
+) -> Option<(String, &'a str)> {
+    let keys = [format!("{PREFIX}{name}"), format!("{DAPR_PREFIX}{in_dapr}")];
+    keys.into_iter().find_map(|key| annotations.get(&key).map(|value| (key, value.as_str())))
+}
+
 fn command(function: Option<String>) -> Trigger {
     Trigger::Command { function: function.unwrap_or_else(|| "_start".to_owned()) }
 }
@@ -195,20 +215,29 @@ fn trigger(
     image: &ImageConfig,
     annotations: &HashMap<String, String>,
 ) -> anyhow::Result<Trigger> {
-    let port = match annotation(annotations, "port") {
-        Some(port) => {
-            port.parse().with_context(|| format!("annotation dapr.wasm/port is {port:?}, not a port (1 to 65535)"))?
-        }
-        None => image.port.unwrap_or(DEFAULT_PORT),
-    };
-    ensure!(port != 0, "port 0 is not a port that anyone could connect to (1 to 65535)");
     let options = http::http_options(annotations, image.instances.as_deref())?;
     let (source, trigger) = annotation_or_file(annotations, "trigger", image.trigger.as_deref());
+    let port = port(annotations, image.port, trigger == Some("http"))?;
     match trigger.unwrap_or("command") {
         "command" | "state" => Ok(command(function)),
         "http" => Ok(Trigger::Http { port, options }),
         other => bail!("{source}: unknown trigger {other:?}; this runtime knows command, http, state"),
     }
+}
+
+/// The port of an HTTP guest. For others, what Dapr's annotation says is no concern of this runtime.
+fn port(annotations: &HashMap<String, String>, in_file: Option<u16>, is_http: bool) -> anyhow::Result<u16> {
+    let annotated = annotation_or_dapr_s(annotations, "port", "app-port");
+    let Some((key, port)) = annotated.filter(|(key, _)| is_http || key.starts_with(PREFIX)) else {
+        let port = in_file.unwrap_or(DEFAULT_PORT);
+        ensure!(
+            port != 0,
+            "port 0 in the image's {CONFIG_FILE} is not a port that anyone could connect to (1 to 65535)"
+        );
+        return Ok(port);
+    };
+    let number = port.parse().map(NonZeroU16::get);
+    number.with_context(|| format!("annotation {key} is {port:?}, not a port (1 to 65535)"))
 }
 
 fn wasm_config(
@@ -243,7 +272,7 @@ fn wasm_config(
 /// Who the guest is to Dapr: Kubernetes tells its pod's name and namespace through the CRI's own annotations.
 fn app(annotations: &HashMap<String, String>) -> anyhow::Result<App> {
     let text = |key: &str| annotations.get(key).cloned();
-    let id = ["dapr.wasm/app-id", "dapr.io/app-id"].iter().find_map(|key| Some((key, text(key)?)));
+    let id = annotation_or_dapr_s(annotations, "app-id", "app-id");
     let id = id.map(|(key, id)| AppId::new(id).with_context(|| format!("annotation {key}")));
     Ok(App {
         id: id.transpose()?,
@@ -288,5 +317,90 @@ impl EntryPoint {
         let mut start = vec![0; magic.len()];
         let read = rootfs.open(&self.path).and_then(|mut file| file.read_exact(&mut start));
         read.is_ok() && start == magic
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn image_config(text: &str) -> anyhow::Result<Option<ImageConfig>> {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("config.yaml"), text).unwrap();
+        ImageConfig::read(&Rootfs::open_root(root.path(), &[]).unwrap())
+    }
+
+    #[test]
+    fn yaml_without_our_marks_is_the_guest_s_own() {
+        let own = [
+            "",
+            "# nothing\n",
+            "text",
+            "- wasmPath: /app.wasm\n- trigger: http\n",
+            "a: 1\n---\nb: 2\n",
+            "wasmPath: /app.wasm\n---\nwasmPath: /app.wasm\n",
+            "wasmPath:\ntrigger: ~\n",
+            "[a, b]: c\n1: 2\n",
+            "!tag {wasmPath: 1}\n---\n...\n",
+        ];
+        for text in own {
+            assert!(image_config(text).unwrap().is_none(), "{text:?}");
+        }
+        assert!(image_config("wasmPath: /app.wasm\n").unwrap().is_some());
+        assert!(image_config("---\ntrigger: http\n...\n").unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_yaml_or_has_our_marks_and_more_is_an_error() {
+        for text in
+            ["a: [", "a: b: c\n", "a: 1\n---\n]\n", "wasmPath: /app.wasm\nother: 1\n", "trigger: a\ntrigger: b\n"]
+        {
+            let error = image_config(text).unwrap_err().to_string();
+            assert_eq!(error, "the image's /config.yaml is not valid", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_for_a_configuration_is_the_guest_s_own() {
+        let text = |bytes: u64| format!("{:<1$}", "wasmPath: /app.wasm\n#", bytes as usize);
+        assert!(image_config(&text(MAX_CONFIG_BYTES)).unwrap().is_some());
+        assert!(image_config(&text(MAX_CONFIG_BYTES + 1)).unwrap().is_none());
+    }
+
+    fn trigger_of(annotations: &[(&str, &str)], port: Option<u16>) -> anyhow::Result<Trigger> {
+        let annotations = annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        trigger(None, &ImageConfig { port, ..ImageConfig::default() }, &annotations)
+    }
+
+    const HTTP: (&str, &str) = ("dapr.wasm/trigger", "http");
+
+    #[test]
+    fn the_port_is_this_runtime_s_annotation_s_or_dapr_s_or_the_image_s() {
+        let cases = [
+            (&[HTTP][..], None, DEFAULT_PORT),
+            (&[HTTP], Some(81), 81),
+            (&[HTTP, ("dapr.io/app-port", "82")], Some(81), 82),
+            (&[HTTP, ("dapr.io/app-port", "82"), ("dapr.wasm/port", "83")], Some(81), 83),
+            (&[HTTP, ("dapr.io/app-port", "none"), ("dapr.wasm/port", "83")], None, 83),
+        ];
+        for (annotations, in_file, expected) in cases {
+            let trigger = trigger_of(annotations, in_file).unwrap();
+            assert!(matches!(trigger, Trigger::Http { port, .. } if port == expected), "{annotations:?}: {trigger:?}");
+        }
+    }
+
+    #[test]
+    fn an_annotation_that_is_no_port_is_named_where_it_counts() {
+        for value in ["0", "65536", "http", ""] {
+            for key in ["dapr.wasm/port", "dapr.io/app-port"] {
+                let error = trigger_of(&[HTTP, (key, value)], Some(80)).unwrap_err().to_string();
+                assert_eq!(error, format!("annotation {key} is {value:?}, not a port (1 to 65535)"));
+            }
+            assert_eq!(trigger_of(&[("dapr.io/app-port", value)], None).unwrap(), command(None));
+            assert!(trigger_of(&[("dapr.wasm/port", value)], None).is_err());
+        }
+        assert!(trigger_of(&[HTTP], Some(0)).unwrap_err().to_string().contains("/config.yaml"));
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn confine_volumes(mounts: &mut [Mount], spec: &Spec) {
     }
 }
 
-fn is_bind(mount: &Mount) -> bool {
+/// Whether a mount is a folder or a file of the node, a volume.
+pub(super) fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind" || option == "rbind")
 }

@@ -21,7 +21,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::close;
 use oci_spec::runtime::Spec;
-use rustix::fs::{Mode, OFlags, fstat, makedev, open};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use rustix::thread::set_name;
 use tokio::runtime;
@@ -31,6 +31,7 @@ use super::confinement::{Confinement, drop_as_an_execution_would};
 use super::container_config::Trigger;
 use super::http_client::HttpCaller;
 use super::program::{Program, WasmProgram};
+use super::standard_streams::is_null;
 use super::trigger::{self, Guests};
 use super::{name_service, native};
 use crate::protocol::{self, FromGuestHost, ToGuestHost};
@@ -173,12 +174,11 @@ fn leave_zombies_to_the_kernel() -> nix::Result<()> {
 
 /// libcontainer leaves an output that is /dev/null open for reading alone.
 fn reopen_null_outputs() -> rustix::io::Result<()> {
-    let null = makedev(1, 3);
     let open_null = || open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-    if fstat(stdout())?.st_rdev == null {
+    if is_null(&fstat(stdout())?) {
         dup2_stdout(open_null()?)?;
     }
-    if fstat(stderr())?.st_rdev == null {
+    if is_null(&fstat(stderr())?) {
         dup2_stderr(open_null()?)?;
     }
     Ok(())

@@ -12,12 +12,12 @@ use rustix::fs::{SealFlags, fcntl_add_seals};
 const MAX_BYTES: u64 = 512 << 20;
 
 /// A copy of a module that nobody can change: its file may be a guest's.
-pub(super) struct Module {
+pub(super) struct ModuleBytes {
     file: File,
     bytes: Mmap,
 }
 
-impl Module {
+impl ModuleBytes {
     pub(super) fn read(file: &File) -> io::Result<Self> {
         let mut copy = memory_file("module")?;
         if io::copy(&mut file.take(MAX_BYTES + 1), &mut copy)? > MAX_BYTES {
@@ -35,7 +35,7 @@ impl Module {
     }
 }
 
-impl Deref for Module {
+impl Deref for ModuleBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

@@ -11,7 +11,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{AccessFlags, access, execv};
 
 /// The file that a name stands for: itself if it has a slash, else the first that can be executed in a folder of
-/// `search_path`.
+/// `search_path`. An empty one has no folders, though an empty part of it is the working directory.
 ///
 /// # Errors
 /// There is none, or it must not be executed, in runc's words.
@@ -25,7 +25,7 @@ pub(super) fn find(name: &str, search_path: &str) -> anyhow::Result<PathBuf> {
         };
     }
     let mut denied = false;
-    for folder in search_path.split(':') {
+    for folder in search_path.split(':').filter(|_| !search_path.is_empty()) {
         let path = Path::new(if folder.is_empty() { "." } else { folder }).join(name);
         match check_executable(&path) {
             Ok(()) => return Ok(path),

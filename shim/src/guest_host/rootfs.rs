@@ -12,6 +12,7 @@ use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
+use super::devices::is_bind;
 use crate::protocol::RootfsMount;
 
 pub(super) struct Rootfs {
@@ -36,7 +37,8 @@ impl Volume {
 }
 
 impl Rootfs {
-    /// Mounts what containerd's snapshotter prepared onto `path`. On failure, nothing stays mounted.
+    /// Mounts what containerd's snapshotter prepared onto `path`. What was mounted before a failure stays: the shim unmounts
+    /// it when it cleans up.
     pub(super) fn mount(mounts: &[RootfsMount], path: &Path) -> anyhow::Result<()> {
         for mount in mounts {
             let kind = (!mount.kind.is_empty()).then_some(mount.kind.as_str());
@@ -50,7 +52,7 @@ impl Rootfs {
     pub(super) fn open_root(path: &Path, mounts: &[Mount]) -> anyhow::Result<Self> {
         let root = open_folder(path);
         let root = root.with_context(|| format!("cannot open the container's root {}", path.display()))?;
-        let volumes = mounts.iter().filter(|mount| mount.typ().as_deref() == Some("bind")).filter_map(|mount| {
+        let volumes = mounts.iter().filter(|mount| is_bind(mount)).filter_map(|mount| {
             let (destination, source) = (mount.destination().clone(), mount.source().clone()?);
             Some(Volume { destination, source })
         });
@@ -134,4 +136,23 @@ fn open_file(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 fn open_inside(folder: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     openat2(folder, path, reading(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::MountBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_is_known_by_its_type_or_by_an_option() {
+        let [root, volume] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        fs::write(volume.path().join("file"), "").unwrap();
+        for (kind, option) in [("bind", "ro"), ("none", "bind"), ("", "rbind")] {
+            let mount = MountBuilder::default().typ(kind).options([option.to_owned()]);
+            let mount = mount.source(volume.path()).destination("/volume").build().unwrap();
+            let rootfs = Rootfs::open_root(root.path(), &[mount]).unwrap();
+            assert!(rootfs.open(Path::new("/volume/file")).is_ok(), "{kind} {option}");
+        }
+    }
 }

@@ -3,19 +3,23 @@
 use std::os::fd::AsFd;
 
 use oci_spec::runtime::{Process, Spec};
-use rustix::fs::{Uid, fchown, fstat, makedev};
+use rustix::fs::{Stat, Uid, fchown, fstat, makedev};
 
 /// Gives the streams to the process's user, as runc does: its programs may open them again, by names such as `/dev/stdout`.
 /// What cannot be given stays whose it is.
 pub(super) fn give(streams: &[impl AsFd], process: Option<&Process>, spec: &Spec) {
     let Some(user) = process.map(|process| host_user(process.user().uid(), spec)) else { return };
-    let null = makedev(1, 3);
     for stream in streams {
-        if fstat(stream).is_ok_and(|status| status.st_rdev != null && status.st_uid != user) {
+        if fstat(stream).is_ok_and(|status| !is_null(&status) && status.st_uid != user) {
             let given = fchown(stream, Some(Uid::from_raw(user)), None);
             let _ = given.inspect_err(|error| tracing::debug!(%error, user, "a standard stream keeps its owner"));
         }
     }
+}
+
+/// Whether a stream is /dev/null, by whatever name.
+pub(super) fn is_null(status: &Stat) -> bool {
+    status.st_rdev == makedev(1, 3)
 }
 
 /// A user of the container as the node knows it.

@@ -2,6 +2,7 @@
 
 mod command;
 pub mod http;
+mod reports;
 
 use std::sync::Arc;
 
@@ -44,10 +45,10 @@ pub fn initializer(module: &ModuleInfo) -> Option<&'static str> {
 }
 
 impl Guests {
-    /// For one instance.
+    /// For one instance, whose handler is called.
     fn config(&self) -> GuestConfig {
         let (wasi, host) = (Arc::clone(&self.wasi), Arc::clone(&self.host));
-        GuestConfig { wasi, host, initializer: None, cancel: None }
+        GuestConfig { wasi, host, initializer: self.initializer, cancel: None }
     }
 }
 
@@ -71,7 +72,7 @@ fn cores(spec: &Spec, allowed: u32) -> usize {
     u64::from(allowed).min(limit).max(1) as usize
 }
 
-/// A trigger that nothing but the start stands before.
+/// A trigger that is ready: only the start is missing.
 pub(super) enum ReadyTrigger {
     Command { function: String },
     Http { socket: TcpSocket, options: HttpOptions },

@@ -17,9 +17,9 @@ use super::GuestHost;
 use super::compiled::FoundModule;
 use super::rootfs::Rootfs;
 use crate::logging;
-use crate::operator_tool::megabytes;
 use crate::printable::printable;
 use crate::protocol::WarmImage;
+use crate::quantity::megabytes;
 
 /// The first bytes of every core module.
 const CORE_MODULE: [u8; 8] = *b"\0asm\x01\0\0\0";

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use engines::artifact_cache::{ArtifactCache, Listed, Pruned};
 use time::OffsetDateTime;
 
-use super::megabytes;
 use crate::printable::printable;
+use crate::quantity::megabytes;
 
 /// As many digits of a module's SHA-256 as tell modules apart.
 const DIGITS: usize = 12;

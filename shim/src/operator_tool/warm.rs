@@ -1,7 +1,6 @@
 //! `dapr-wasm cache warm`: mounts an image as its containers will have it, by containerd's own client, and has the
 //! node's guest host do the rest, which knows the engines.
 
-use std::env;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -11,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Warm;
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{RootfsMount, WarmImage};
+use crate::protocol::{self, RootfsMount, WarmImage};
 
 pub(super) fn warm(arguments: &Warm, operator: OperatorConfig) -> anyhow::Result<ExitCode> {
     // Whatever ends this process, its mounts go with it.
@@ -30,8 +29,7 @@ pub(super) fn warm(arguments: &Warm, operator: OperatorConfig) -> anyhow::Result
 }
 
 fn have_compiled(request: &WarmImage) -> anyhow::Result<ExitCode> {
-    let program = request.operator.guest_host.clone();
-    let program = program.map_or_else(|| env::current_exe().map(|tool| tool.with_file_name("dapr-guest-host")), Ok)?;
+    let program = protocol::guest_host(&request.operator)?;
     let mut guest_host = Command::new(&program)
         .arg("warm")
         .stdin(Stdio::piped())

@@ -1,6 +1,5 @@
 //! Starting a guest host, and speaking with it.
 
-use std::env;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -34,10 +33,7 @@ impl Control {
         streams: &GuestStreams,
     ) -> anyhow::Result<Self> {
         let (control, theirs) = protocol::pair()?;
-        let guest_host = match &operator.guest_host {
-            Some(program) => program.clone(),
-            None => env::current_exe()?.with_file_name("dapr-guest-host"),
-        };
+        let guest_host = protocol::guest_host(operator)?;
         let cannot_start = || format!("cannot start {}", guest_host.display());
         let program = read_only::mount(&guest_host).with_context(cannot_start)?;
         // Nothing that would have the standard library clone this process instead of just executing the other.

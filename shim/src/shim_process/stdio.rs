@@ -101,7 +101,7 @@ fn open_output(name: &str) -> anyhow::Result<(OwnedFd, Option<File>)> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let mut write = OpenOptions::new();
     write.append(true).custom_flags(nonblocking);
-    if !path.symlink_metadata()?.file_type().is_fifo() {
+    if !path.metadata()?.file_type().is_fifo() {
         return Ok((blocking(write.open(path)?)?, None));
     }
     let kept = File::options().read(true).custom_flags(nonblocking).open(path)?;

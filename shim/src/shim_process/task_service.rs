@@ -182,7 +182,6 @@ impl Task for TaskService {
         });
         let create = CreateContainer {
             id: request.id.clone(),
-            namespace: self.namespace.clone(),
             bundle: request.bundle.clone().into(),
             rootfs: rootfs.collect(),
             operator: operator_config(request.options.as_ref()).map_err(internal)?,

@@ -1,17 +1,19 @@
 //! The triggers `command` and `state`: the guest runs once.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engines::engine::{GuestConfig, Stop};
 use tokio_util::sync::CancellationToken;
 
+use super::reports::Reports;
 use super::{Guests, Signals, TRAPPED};
 use crate::guest_host::workers::Workers;
 
 /// How long a guest that is told to stop may take to notice. Past it the process ends with the guest in it.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long the end of a guest that trapped waits for its report to be read.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     function: String,
@@ -21,7 +23,7 @@ pub(super) async fn run(
     started: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<u8> {
     let cancel = CancellationToken::new();
-    let stderr = Arc::clone(&guests.wasi.stderr);
+    let reports = Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE);
     started()?;
     let mut guest = workers.runtime().spawn(run_guest(function, guests, cancel.clone()));
     let stopped = tokio::select! {
@@ -37,13 +39,16 @@ pub(super) async fn run(
         // The system keeps eight bits of a code.
         Err(Stop::Exit(code)) => code as u8,
         Err(error) => {
-            let _ = writeln!(&*stderr, "{error}");
+            tokio::select! {
+                () = reports.write(error.to_string()) => {}
+                _ = signals.next() => {}
+            }
             TRAPPED
         }
     })
 }
 
 async fn run_guest(function: String, guests: Guests, cancel: CancellationToken) -> Result<(), Stop> {
-    let guest = GuestConfig { cancel: Some(cancel), ..guests.config() };
+    let guest = GuestConfig { initializer: None, cancel: Some(cancel), ..guests.config() };
     guests.module.instantiate(guest).await?.run(&function).await
 }

@@ -5,7 +5,6 @@ mod connection;
 mod exchange;
 mod handlers;
 mod options;
-mod reports;
 
 use std::future::Future;
 use std::io;
@@ -20,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Guests, Signals};
 use crate::guest_host::workers::Workers;
+use crate::logging::OnceASecond;
 use connection::Protocols;
 use exchange::Server;
 pub use options::{HttpOptions, Instances};
@@ -92,13 +92,16 @@ struct Acceptor {
 
 impl Acceptor {
     async fn accept(self, listener: TcpListener) {
+        static WARNING: OnceASecond = OnceASecond::new();
         let Self { protocols, server, workers, connections, shutdown } = self;
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
             let stream = match accepted.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => stream,
                 // Out of descriptors, or the peer has gone already: the next one may succeed.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if WARNING.is_due() {
+                        tracing::warn!(%error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::exchange::Server;
 use super::options::HttpOptions;
 use crate::guest_host::workers::Workers;
+use crate::logging::OnceASecond;
 
 /// How long a client may take to read on when the container is to end.
 const PATIENCE_AT_SHUTDOWN: Duration = Duration::from_secs(5);
@@ -44,9 +45,15 @@ impl Protocols {
     /// Answers what comes until the client goes, is idle for too long, or everything under way at the shutdown is
     /// answered.
     pub(super) async fn serve(self, stream: TcpStream, server: Arc<Server>, shutdown: CancellationToken) {
+        static WARNING: OnceASecond = OnceASecond::new();
         let stream = match net::TcpStream::from_std(stream) {
             Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%error, "cannot serve a connection"),
+            Err(error) => {
+                if WARNING.is_due() {
+                    tracing::warn!(%error, "cannot serve a connection");
+                }
+                return;
+            }
         };
         // Answers are small and whole: waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);

@@ -1,12 +1,13 @@
 //! A request's way to a guest, and the answer's way back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
@@ -16,9 +17,13 @@ use tokio::time::{Instant, timeout_at};
 use super::admission::Admission;
 use super::handlers::Handlers;
 use super::options::HttpOptions;
-use super::reports::Reports;
+use crate::guest_host::http_message::{guest_headers, guest_method, is_of_the_connection};
 use crate::guest_host::trigger::Guests;
+use crate::guest_host::trigger::reports::Reports;
 use crate::guest_host::workers::Workers;
+
+/// How long an answer waits for its report.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all connections share. Each has a clone in an `Arc` of its own: to count references to one of all connections,
 /// processors would wait for each other at every request.
@@ -34,7 +39,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
         let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
-        let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr)));
+        let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE));
         Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), reports, workers, options }
     }
 
@@ -56,7 +61,7 @@ impl Server {
         if size(&head) > self.options.max_header_size {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
-        let method = method(&head.method).ok_or(StatusCode::NOT_IMPLEMENTED)?;
+        let method = guest_method(&head.method).ok_or(StatusCode::NOT_IMPLEMENTED)?;
         if body.size_hint().lower() > self.options.max_body_size as u64 {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
@@ -75,7 +80,6 @@ impl Server {
             return Err(StatusCode::GATEWAY_TIMEOUT);
         };
         let answer = handled
-            .map_err(anyhow::Error::from)
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
         match answer {
             Ok(response) => Ok(response),
@@ -126,28 +130,13 @@ fn size(head: &request::Parts) -> usize {
 /// The request as a guest sees it, whatever it came by.
 fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> Request {
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     // HTTP/2 has the host in another place.
     let authority = head.uri.authority().filter(|_| !head.headers.contains_key(HOST));
     let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.as_str().to_owned()));
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
-    let headers = host.into_iter().chain(headers).collect();
+    let headers = host.into_iter().chain(guest_headers(&head.headers)).collect();
     let query = head.uri.query().unwrap_or_default();
     let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     Request { method, uri, headers, params, body }
-}
-
-fn method(method: &http::Method) -> Option<Method> {
-    Some(match *method {
-        http::Method::GET => Method::Get,
-        http::Method::POST => Method::Post,
-        http::Method::PUT => Method::Put,
-        http::Method::DELETE => Method::Delete,
-        http::Method::PATCH => Method::Patch,
-        http::Method::HEAD => Method::Head,
-        http::Method::OPTIONS => Method::Options,
-        _ => return None,
-    })
 }
 
 fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Full<Bytes>>> {
@@ -157,9 +146,8 @@ fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<
     for (name, value) in response.headers.unwrap_or_default() {
         let name = HeaderName::try_from(&name).with_context(|| format!("header name {name:?}"))?;
         let value = HeaderValue::try_from(value).with_context(|| format!("value of header {name}"))?;
-        // How the answer travels is this server's affair; only a HEAD says how long the body would have been.
-        let travels = [CONNECTION, TRANSFER_ENCODING].contains(&name) || (name == CONTENT_LENGTH && !head);
-        if !travels {
+        // The answer to a HEAD says how long the body would have been.
+        if !is_of_the_connection(&name) || (head && name == CONTENT_LENGTH) {
             headers.try_append(name, value).context("too many headers")?;
         }
     }

@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engines::engine::{GuestConfig, Instance, Stop};
+use anyhow::Context as _;
+use engines::engine::Instance;
 use host_abi::http::{HANDLE_HTTP_REQUEST, HandleHttpRequest, Request, Response};
 
 use super::options::Instances;
@@ -21,25 +22,21 @@ impl Handlers {
     }
 
     /// Has a guest answer. An instance that fails, or whose answer nobody waits for any more, is gone.
-    pub(super) async fn handle(&self, request: Request) -> Result<Response, Stop> {
+    pub(super) async fn handle(&self, request: Request) -> anyhow::Result<Response> {
         let mut call = HandleHttpRequest::new(HANDLE_HTTP_REQUEST, (request,));
         match self.instances {
-            Instances::Fresh => self.guests.module.call_once(self.config(), &mut call).await?,
+            Instances::Fresh => self.guests.module.call_once(self.guests.config(), &mut call).await?,
             Instances::Reuse => {
                 let idle = self.idle().pop();
                 let mut instance = match idle {
                     Some(instance) => instance,
-                    None => self.guests.module.instantiate(self.config()).await?,
+                    None => self.guests.module.instantiate(self.guests.config()).await?,
                 };
                 instance.call(&mut call).await?;
                 self.idle().push(instance);
             }
         }
-        Ok(call.into_result().unwrap_or_default())
-    }
-
-    fn config(&self) -> GuestConfig {
-        GuestConfig { initializer: self.guests.initializer, ..self.guests.config() }
+        call.into_result().context("the engine says that it called the handler, and has no answer")
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Box<dyn Instance>>> {

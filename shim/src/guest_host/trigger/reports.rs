@@ -12,12 +12,11 @@ use tokio::time::timeout;
 
 /// Reports that wait until those before them are read. With more, the next is lost.
 const MOST_WAITING: usize = 64;
-/// How long an answer waits for its report to be written: the output of a container that ends after it has the report.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Written by a thread of their own, which may wait for a reader; it is started for the first of them.
 pub(super) struct Reports {
     output: Arc<File>,
+    patience: Duration,
     /// There after the first report.
     writer: Mutex<Option<SyncSender<Report>>>,
 }
@@ -28,14 +27,16 @@ struct Report {
 }
 
 impl Reports {
-    pub(super) fn new(output: Arc<File>) -> Self {
-        Self { output, writer: Mutex::default() }
+    /// `patience` is how long to wait for a report to be written: the output of a container that ends after it has the report,
+    /// unless nobody reads.
+    pub(super) fn new(output: Arc<File>, patience: Duration) -> Self {
+        Self { output, patience, writer: Mutex::default() }
     }
 
     pub(super) async fn write(&self, text: String) {
         let (written, is_written) = oneshot::channel();
         if self.writer().is_some_and(|writer| writer.try_send(Report { text, written }).is_ok()) {
-            let _ = timeout(PATIENCE, is_written).await;
+            let _ = timeout(self.patience, is_written).await;
         }
     }
 
