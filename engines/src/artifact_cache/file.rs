@@ -3,7 +3,7 @@
 //! that is before it. The checksum finds damage. Forgery is kept out by the folder: root's alone, and never part of an
 //! image.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -69,6 +69,11 @@ impl Artifact {
     pub fn map(&self) -> io::Result<Bytes> {
         map(&self.file, self.length)
     }
+}
+
+/// Whether both are of one file, by whatever paths or descriptors it was reached.
+pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// An empty file in memory that can be sealed, and goes with its last descriptor.

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::file::{Description, Entry};
+use super::lock::Lock;
 use super::{ARTIFACT, ArtifactCache, CHECKED, LOCK, MODULE, PARTIAL};
 
 /// Files that are known without reading them. One that is forgotten is read again.
 const MAX_LINKS: usize = 10_000;
-/// Nobody writes a file or holds a lock for so long: whoever did was killed.
+/// Nobody writes a file for so long: whoever did was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// An artifact of the cache, as a list shows it.
@@ -121,7 +122,8 @@ impl ArtifactCache {
                 }
                 Some(MODULE) => remove_file(&path)?,
                 Some(CHECKED) if !path.with_extension(ARTIFACT).exists() => remove_file(&path)?,
-                Some(PARTIAL | LOCK) if is_abandoned(&file) => remove_file(&path)?,
+                Some(PARTIAL) if is_abandoned(&file) => remove_file(&path)?,
+                Some(LOCK) => Lock::remove_abandoned(&path)?,
                 _ => {}
             }
         }
