@@ -143,7 +143,7 @@ impl ArtifactCache {
 
     /// Opens an artifact that is whole, and notes that it was used.
     fn open_used(&self, path: &Path) -> Option<Entry> {
-        let entry = Entry::open(path)?;
+        let entry = Entry::open(path).ok()?;
         let checked = path.with_extension(CHECKED);
         let checked = Checked(&checked);
         if checked.vouches_for(&entry) {

@@ -1,7 +1,7 @@
 //! The artifact cache: it saves compiling, and never gets in the way.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -423,4 +423,15 @@ fn a_check_of_all_finds_the_damaged_ones_and_removes_them() {
     assert_eq!(verified.damaged[0].path, damaged);
     assert_eq!(only_artifact(&folder), whole);
     assert_eq!(cache.verify().unwrap().damaged.len(), 0);
+}
+
+#[test]
+fn an_artifact_that_goes_while_all_are_checked_is_not_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(&folder, LARGE);
+    // As of a file that is listed and gone when it is opened.
+    symlink("gone", folder.path().join("cache/engine-0-0.artifact")).unwrap();
+    assert_eq!(cache.list().unwrap().len(), 1);
+    let verified = cache.verify().unwrap();
+    assert_eq!((verified.whole, verified.damaged.len()), (0, 0));
 }

@@ -106,21 +106,24 @@ pub struct Entry {
 
 impl Entry {
     /// Opens a file of the cache. Damage within its parts is not looked for: see [`is_whole`](Self::is_whole).
-    /// `None`: there is none, or it is no such file.
-    pub(super) fn open(path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
-        let end = file.metadata().ok()?.len().checked_sub(TRAILER as u64)?;
+    ///
+    /// # Errors
+    /// There is none ([`io::ErrorKind::NotFound`]), or it is no such file.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let other_file = || io::Error::from(io::ErrorKind::InvalidData);
+        let file = File::open(path)?;
+        let end = file.metadata()?.len().checked_sub(TRAILER as u64).ok_or_else(other_file)?;
         let mut trailer = [0; TRAILER];
-        file.read_exact_at(&mut trailer, end).ok()?;
+        file.read_exact_at(&mut trailer, end)?;
         let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().unwrap_or_default());
         let (length, described) = (number(LENGTH), number(DESCRIBED));
         if !trailer.starts_with(MAGIC) || length.checked_add(described) != Some(end) {
-            return None;
+            return Err(other_file());
         }
-        let mut description = vec![0; usize::try_from(described).ok()?];
-        file.read_exact_at(&mut description, length).ok()?;
-        let description = serde_json::from_slice(&description).ok()?;
-        Some(Self { artifact: Artifact { file, length }, description })
+        let mut description = vec![0; usize::try_from(described).map_err(|_| other_file())?];
+        file.read_exact_at(&mut description, length)?;
+        let description = serde_json::from_slice(&description)?;
+        Ok(Self { artifact: Artifact { file, length }, description })
     }
 
     /// Reads all of the file and compares its checksum.

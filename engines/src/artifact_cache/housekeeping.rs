@@ -32,7 +32,7 @@ pub struct Listed {
 impl Listed {
     /// What is known of the module; `None` where the file is damaged.
     pub fn description(&self) -> Option<Description> {
-        Entry::open(&self.path).map(|entry| entry.description)
+        Entry::open(&self.path).ok().map(|entry| entry.description)
     }
 }
 
@@ -77,9 +77,11 @@ impl ArtifactCache {
     pub fn verify(&self) -> io::Result<Verified> {
         let mut verified = Verified::default();
         for artifact in self.list()? {
-            match Entry::open(&artifact.path).filter(Entry::is_whole) {
-                Some(_) => verified.whole += 1,
-                None => {
+            match Entry::open(&artifact.path) {
+                Ok(entry) if entry.is_whole() => verified.whole += 1,
+                // Another process has removed it since the list was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => {
                     remove(&artifact.path)?;
                     verified.damaged.push(artifact);
                 }
