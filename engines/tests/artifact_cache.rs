@@ -212,6 +212,21 @@ fn an_artifact_in_use_stays_as_it_is() {
 }
 
 #[test]
+fn an_artifact_stays_with_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(&folder, LARGE);
+    let artifact = || {
+        let compile = || Artifact::in_memory(b"compiled");
+        cache.get_or_compile(&key("module"), description("module"), compile).unwrap().artifact
+    };
+    let same = artifact().with_file(fs::File::open(only_artifact(&folder)).unwrap()).unwrap();
+    assert_eq!(&same.map().unwrap()[..], b"compiled");
+    let copy = folder.path().join("copy");
+    fs::copy(only_artifact(&folder), &copy).unwrap();
+    assert!(artifact().with_file(fs::File::open(copy).unwrap()).is_err());
+}
+
+#[test]
 fn what_was_used_longest_ago_makes_room() {
     let folder = tempfile::tempdir().unwrap();
     let artifact = [0; 64];

@@ -51,8 +51,14 @@ impl Artifact {
     }
 
     /// The same artifact, by another descriptor of its file.
-    pub fn with_file(self, file: File) -> Self {
-        Self { file, ..self }
+    ///
+    /// # Errors
+    /// The descriptor is another file's, of which nothing is known.
+    pub fn with_file(self, file: File) -> io::Result<Self> {
+        if !is_same_file(&self.file.metadata()?, &file.metadata()?) {
+            return Err(io::Error::other("the descriptor is not the artifact's"));
+        }
+        Ok(Self { file, ..self })
     }
 
     /// The file; the artifact starts at its first byte, and other bytes may follow it.
@@ -82,8 +88,8 @@ pub fn memory_file(name: &str) -> io::Result<File> {
 }
 
 fn map(file: &File, length: u64) -> io::Result<Bytes> {
-    // SAFETY: the file is in a folder that only root can write, and files in it are replaced, never changed; or it is
-    // a sealed file in memory. Private, since a sealed file cannot be shared before Linux 6.7.
+    // SAFETY: the file is in a folder that only this user can write, and files in it are replaced, never changed; or it
+    // is a sealed file in memory. Private, since a sealed file cannot be shared before Linux 6.7.
     #[expect(unsafe_code, reason = "see above")]
     let map = unsafe { memmap2::MmapOptions::new().len(length as usize).map_copy_read_only(file) }?;
     Ok(Bytes::from_owner(map))
