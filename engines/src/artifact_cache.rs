@@ -98,7 +98,7 @@ impl ArtifactCache {
         let partial = link.with_extension(partial_extension());
         let remembered = symlink(format!("{}.{ARTIFACT}", key.0), &partial)
             .and_then(|()| fs::rename(&partial, &link))
-            .and_then(|()| self.tidy(None).map(drop));
+            .and_then(|()| self.tidy(None));
         if let Err(error) = remembered {
             tracing::warn!(%error, folder = %self.folder.display(), "cannot remember a module in the artifact cache");
         }

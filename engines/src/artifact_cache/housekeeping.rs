@@ -91,8 +91,8 @@ impl ArtifactCache {
     }
 
     /// Removes what is over the cache's size, the artifact at `newest` spared.
-    pub(super) fn tidy(&self, newest: Option<&Path>) -> io::Result<Pruned> {
-        self.shrink(self.max_bytes, newest)
+    pub(super) fn tidy(&self, newest: Option<&Path>) -> io::Result<()> {
+        self.shrink(self.max_bytes, newest).map(drop)
     }
 
     fn shrink(&self, max_bytes: u64, spared: Option<&Path>) -> io::Result<Pruned> {
