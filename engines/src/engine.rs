@@ -64,7 +64,7 @@ pub trait Module: Send + Sync {
 /// A running guest. One call at a time; after an error it is of no more use.
 ///
 /// Cancellation: every call ends soon after [`GuestConfig::cancel`] is cancelled, with [`Stop::Cancelled`], also when
-/// the guest loops for ever or waits for a host function. So does a call whose future is dropped, with nobody to tell.
+/// the guest loops for ever or waits for a host function. A call whose future is dropped ends as well, and no one is told.
 #[async_trait]
 pub trait Instance: Send {
     /// Calls an export without parameters and results, such as `_start`.
@@ -156,11 +156,12 @@ impl From<AbiError> for Stop {
     }
 }
 
-/// A larger table no guest gets. As many as browsers allow (WebAssembly JavaScript Interface, "Implementation-defined
-/// Limits").
+/// The most elements that a guest's table may have: as many as browsers allow (WebAssembly JavaScript Interface,
+/// "Implementation-defined Limits").
 pub(crate) const MOST_TABLE_ELEMENTS: u32 = 10_000_000;
 
-/// The innermost functions in a backtrace: as many as wasmtime tells. A guest that calls itself may be in tens of thousands.
+/// The functions that a backtrace names, innermost first: as many as wasmtime names. A recursive guest may be in tens of
+/// thousands.
 const MOST_FRAMES: usize = 20;
 
 /// A guest did what no guest may.

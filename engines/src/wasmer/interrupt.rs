@@ -19,7 +19,7 @@ use crate::engine::Stop;
 /// way between guest and host can be lost.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A guest that still runs then takes longer than any that is known.
+/// A guest that still runs after so many interrupts is reported: no known guest takes as long.
 const REMARKABLY_OFTEN: u32 = 5000;
 
 /// What a guest is interrupted by, from its start to its end.

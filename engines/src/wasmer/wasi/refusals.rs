@@ -1,4 +1,4 @@
-//! What file systems refuse with and wasmer-wasix has no word for: it would be 'not permitted' or an I/O error.
+//! Errors of file systems for which wasmer-wasix has no word. Without this, guests get 'not permitted' or an I/O error.
 
 use std::cell::Cell;
 use std::io;
