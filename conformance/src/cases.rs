@@ -5,6 +5,7 @@ mod examples;
 mod http;
 mod memory;
 mod modules;
+mod on_stores;
 mod original_abi;
 mod secrets;
 mod state;

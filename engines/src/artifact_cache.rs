@@ -98,7 +98,7 @@ impl ArtifactCache {
         let partial = link.with_extension(partial_extension());
         let remembered = symlink(format!("{}.{ARTIFACT}", key.0), &partial)
             .and_then(|()| fs::rename(&partial, &link))
-            .and_then(|()| self.tidy(None).map(drop));
+            .and_then(|()| self.tidy(None));
         if let Err(error) = remembered {
             tracing::warn!(%error, folder = %self.folder.display(), "cannot remember a module in the artifact cache");
         }
@@ -143,7 +143,7 @@ impl ArtifactCache {
 
     /// Opens an artifact that is whole, and notes that it was used.
     fn open_used(&self, path: &Path) -> Option<Entry> {
-        let entry = Entry::open(path)?;
+        let entry = Entry::open(path).ok()?;
         let checked = path.with_extension(CHECKED);
         let checked = Checked(&checked);
         if checked.vouches_for(&entry) {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use host_abi::canonical::{AbiError, ExportCall};
 use host_abi::host_functions::HostContext;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +15,8 @@ use crate::names;
 
 /// An engine: compiles modules, loads artifacts, runs instances.
 ///
-/// Concurrency: everything may be used from any number of threads at once, and is used inside a multi-threaded
-/// tokio runtime, except [`compile`](Self::compile), which needs none and may use all cores.
+/// Concurrency: everything may be used from any number of threads at once. Instances are made and called inside a tokio
+/// runtime, which may have one thread; the functions of this trait need none. [`compile`](Self::compile) may use all cores.
 pub trait Engine: Send + Sync {
     /// The value of the annotation `dapr.wasm/engine` that chooses this engine.
     fn name(&self) -> &'static str;
@@ -65,7 +64,7 @@ pub trait Module: Send + Sync {
 /// A running guest. One call at a time; after an error it is of no more use.
 ///
 /// Cancellation: every call ends soon after [`GuestConfig::cancel`] is cancelled, with [`Stop::Cancelled`], also when
-/// the guest loops for ever or waits for a host function. So does a call whose future is dropped, with nobody to tell.
+/// the guest loops for ever or waits for a host function. A call whose future is dropped ends as well, and no one is told.
 #[async_trait]
 pub trait Instance: Send {
     /// Calls an export without parameters and results, such as `_start`.
@@ -116,7 +115,7 @@ impl WasiConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preopen {
     pub host: PathBuf,
-    /// Its absolute path for the guest.
+    /// Its name for the guest: an absolute path or `.`. What is called `.` lies in a directory with an absolute path.
     pub guest: String,
 }
 
@@ -157,11 +156,12 @@ impl From<AbiError> for Stop {
     }
 }
 
-/// A larger table no guest gets. As many as browsers allow (WebAssembly JavaScript Interface, "Implementation-defined
-/// Limits").
+/// The most elements that a guest's table may have: as many as browsers allow (WebAssembly JavaScript Interface,
+/// "Implementation-defined Limits").
 pub(crate) const MOST_TABLE_ELEMENTS: u32 = 10_000_000;
 
-/// The innermost functions in a backtrace: as many as wasmtime tells. A guest that calls itself may be in tens of thousands.
+/// The functions that a backtrace names, innermost first: as many as wasmtime names. A recursive guest may be in tens of
+/// thousands.
 const MOST_FRAMES: usize = 20;
 
 /// A guest did what no guest may.
@@ -265,7 +265,7 @@ pub struct LoadError {
 
 /// Compiles in memory and loads: for tests, benches and short-lived programs, where a cache is no use.
 pub fn compile_and_load(engine: &dyn Engine, module: &[u8]) -> anyhow::Result<Arc<dyn Module>> {
-    let artifact = Artifact::in_memory(&Bytes::from(engine.compile(module)?))?;
+    let artifact = Artifact::in_memory(&engine.compile(module)?)?;
     // SAFETY: the artifact comes from this very engine and no one else has its file.
     #[expect(unsafe_code, reason = "see above")]
     let module = unsafe { engine.load(&artifact) }?;

@@ -11,6 +11,7 @@ mod module_data;
 pub mod module_info;
 mod names;
 mod procfs;
+mod wasi_preview1;
 #[cfg(feature = "wasmer")]
 pub mod wasmer;
 #[cfg(feature = "wasmtime")]

@@ -7,60 +7,7 @@ use host_abi::host_functions::host_functions;
 use serde::{Deserialize, Serialize};
 use wasmparser::{CompositeInnerType, Encoding, ExternalKind, FuncType, Import, Parser, Payload, TypeRef, ValType};
 
-use crate::names;
-
-/// The module name of WASI preview 1.
-const WASI: &str = "wasi_snapshot_preview1";
-
-/// Its functions. Source: `phases/snapshot/witx/wasi_snapshot_preview1.witx` of the WASI repository.
-const WASI_FUNCTIONS: &[&str] = &[
-    "args_get",
-    "args_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_advise",
-    "fd_allocate",
-    "fd_close",
-    "fd_datasync",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_fdstat_set_rights",
-    "fd_filestat_get",
-    "fd_filestat_set_size",
-    "fd_filestat_set_times",
-    "fd_pread",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_pwrite",
-    "fd_read",
-    "fd_readdir",
-    "fd_renumber",
-    "fd_seek",
-    "fd_sync",
-    "fd_tell",
-    "fd_write",
-    "path_create_directory",
-    "path_filestat_get",
-    "path_filestat_set_times",
-    "path_link",
-    "path_open",
-    "path_readlink",
-    "path_remove_directory",
-    "path_rename",
-    "path_symlink",
-    "path_unlink_file",
-    "poll_oneoff",
-    "proc_exit",
-    "proc_raise",
-    "random_get",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-    "sock_shutdown",
-];
+use crate::{names, wasi_preview1};
 
 /// Types, imports and exports that a module may have of each: as many as the engines take.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -241,7 +188,7 @@ fn at_most(most: usize, count: usize, what: &'static str) -> Result<(), ModuleEr
 /// Everything a guest can import, with the type as text where it is this project's own; WASI's types are checked
 /// by the engine that links them.
 fn known_functions() -> BTreeMap<(&'static str, &'static str), Option<String>> {
-    let wasi = WASI_FUNCTIONS.iter().map(|name| ((WASI, *name), None));
+    let wasi = wasi_preview1::FUNCTIONS.iter().map(|name| ((wasi_preview1::MODULE, *name), None));
     let dapr = host_functions().iter().map(|function| {
         let signature = &function.signature;
         let text = signature_text(signature.params.iter().map(core_name), signature.results.iter().map(core_name));
@@ -252,7 +199,7 @@ fn known_functions() -> BTreeMap<(&'static str, &'static str), Option<String>> {
 
 fn known_imports() -> String {
     let dapr = host_functions().iter().map(|function| format!("{}.{}", function.interface, function.name));
-    std::iter::once(format!("{WASI}.*")).chain(dapr).collect::<Vec<_>>().join(", ")
+    std::iter::once(format!("{}.*", wasi_preview1::MODULE)).chain(dapr).collect::<Vec<_>>().join(", ")
 }
 
 fn core_name(core: &CoreType) -> String {

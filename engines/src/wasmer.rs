@@ -24,7 +24,7 @@ use crate::artifact_cache::Artifact;
 use crate::engine::{CompileError, Engine, GuestConfig, Instance, LoadError, Module, Stop};
 use guest::RunningGuest;
 use image::Image;
-use interrupt::{Leash, Reach};
+use interrupt::{Cancellation, GuestHandle};
 use store::LinkedStore;
 use thread::GuestThread;
 use wasi::SharedWasi;
@@ -92,26 +92,26 @@ struct SharedModule(Arc<LoadedModule>);
 #[async_trait]
 impl Module for SharedModule {
     async fn instantiate(&self, mut guest: GuestConfig) -> Result<Box<dyn Instance>, Stop> {
-        let (reach, leash) = put_on_leash(&mut guest);
-        let thread = leash.until_ended(GuestThread::start(Arc::clone(&self.0), guest, reach)).await?;
-        Ok(Box::new(StartedInstance { thread, leash }))
+        let (handle, cancellation) = make_cancellable(&mut guest);
+        let thread = cancellation.until_ended(GuestThread::start(Arc::clone(&self.0), guest, handle)).await?;
+        Ok(Box::new(StartedInstance { thread, cancellation }))
     }
 
     /// Each way to the guest's thread and back takes longer than a short call: this is one.
     async fn call_once(&self, mut guest: GuestConfig, call: &mut dyn ExportCall) -> Result<(), Stop> {
-        let (reach, leash) = put_on_leash(&mut guest);
+        let (handle, cancellation) = make_cancellable(&mut guest);
         let work = make(call);
-        leash.until_ended(GuestThread::run_once(Arc::clone(&self.0), guest, reach, work)).await
+        cancellation.until_ended(GuestThread::run_once(Arc::clone(&self.0), guest, handle, work)).await
     }
 }
 
-/// Has a guest that is to be made be one that can be ended.
-fn put_on_leash(guest: &mut GuestConfig) -> (Arc<Reach>, Leash) {
+/// Gives a guest that is to be made a token of its own, by which it can be cancelled alone.
+fn make_cancellable(guest: &mut GuestConfig) -> (Arc<GuestHandle>, Cancellation) {
     let cancel = guest.cancel.as_ref().map_or_else(CancellationToken::new, CancellationToken::child_token);
     guest.cancel = Some(cancel.clone());
-    let reach = Arc::new(Reach::default());
-    let leash = Leash::new(cancel, &reach);
-    (reach, leash)
+    let handle = Arc::new(GuestHandle::default());
+    let cancellation = Cancellation::new(cancel, &handle);
+    (handle, cancellation)
 }
 
 /// A call for the guest's thread to make.
@@ -122,7 +122,7 @@ fn make(call: &mut dyn ExportCall) -> impl FnOnce(RunningGuest<'_>) -> Result<()
 
 struct StartedInstance {
     thread: GuestThread,
-    leash: Leash,
+    cancellation: Cancellation,
 }
 
 #[async_trait]
@@ -130,11 +130,11 @@ impl Instance for StartedInstance {
     async fn run(&mut self, export: &str) -> Result<(), Stop> {
         let export = export.to_owned();
         let work = move |mut guest: RunningGuest<'_>| at_once(guest.call(&export, &[])).map(drop);
-        self.leash.until_ended(self.thread.run(work)).await
+        self.cancellation.until_ended(self.thread.run(work)).await
     }
 
     async fn call(&mut self, call: &mut dyn ExportCall) -> Result<(), Stop> {
-        self.leash.until_ended(self.thread.run(make(call))).await
+        self.cancellation.until_ended(self.thread.run(make(call))).await
     }
 }
 

@@ -1,9 +1,9 @@
 //! The artifact cache: it saves compiling, and never gets in the way.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -143,6 +143,30 @@ fn a_failed_compilation_is_not_kept() {
     assert_eq!(get(&cache, "module", b"compiled"), (b"compiled".to_vec(), true));
 }
 
+/// Whoever waits for a compilation that fails compiles next, and nobody else meanwhile.
+#[test]
+fn compilations_that_fail_follow_one_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_compiling = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let cache = cache(&folder, LARGE);
+                for _ in 0..25 {
+                    let failed = cache.get_or_compile(&key("module"), description("module"), || {
+                        assert!(!is_compiling.swap(true, Ordering::SeqCst), "two compile at the same time");
+                        thread::sleep(Duration::from_millis(1));
+                        is_compiling.store(false, Ordering::SeqCst);
+                        Err(std::io::Error::other("invalid module"))
+                    });
+                    assert!(failed.is_err());
+                }
+            });
+        }
+    });
+    assert_eq!(files(&folder), Vec::<PathBuf>::new());
+}
+
 #[test]
 fn a_damaged_artifact_is_compiled_again() {
     type Damage = (&'static str, fn(&Path));
@@ -185,6 +209,21 @@ fn an_artifact_in_use_stays_as_it_is() {
     get(&cache, "module", b"compiled again");
     assert_eq!(&map[..], b"compiled");
     assert_eq!(&artifact.map().unwrap()[..], b"compiled");
+}
+
+#[test]
+fn an_artifact_stays_with_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(&folder, LARGE);
+    let artifact = || {
+        let compile = || Artifact::in_memory(b"compiled");
+        cache.get_or_compile(&key("module"), description("module"), compile).unwrap().artifact
+    };
+    let same = artifact().with_file(fs::File::open(only_artifact(&folder)).unwrap()).unwrap();
+    assert_eq!(&same.map().unwrap()[..], b"compiled");
+    let copy = folder.path().join("copy");
+    fs::copy(only_artifact(&folder), &copy).unwrap();
+    assert!(artifact().with_file(fs::File::open(copy).unwrap()).is_err());
 }
 
 #[test]
@@ -363,19 +402,24 @@ fn a_pruned_cache_has_what_fits_and_nothing_besides() {
     get(&cache, "second", b"compiled");
     let length = cache.list().unwrap()[0].length;
     let old = SystemTime::now() - Duration::from_secs(7200);
-    for abandoned in ["a.1.partial", "b.lock"] {
-        let file = fs::File::create(folder.path().join("cache").join(abandoned)).unwrap();
+    let [_partial, _abandoned, held] = ["a.1.partial", "b.lock", "c.lock"].map(|name| {
+        let file = fs::File::create(folder.path().join("cache").join(name)).unwrap();
         file.set_modified(old).unwrap();
-    }
-    fs::write(folder.path().join("cache/c.lock"), b"").unwrap();
+        file
+    });
+    // A compilation may take as long as the operator likes.
+    held.lock().unwrap();
 
     assert_eq!(cache.prune(2 * length).unwrap(), Pruned::default());
-    assert_eq!(files(&folder).len(), 6, "two artifacts, their records, a link, and the lock that someone may hold");
+    assert_eq!(files(&folder).len(), 6, "two artifacts, their records, a link, and the lock that is held");
     let pruned = cache.prune(length).unwrap();
     assert_eq!((pruned.artifacts, cache.list().unwrap()[0].description().unwrap().name), (1, "second".to_owned()));
     assert_eq!(files(&folder).len(), 3, "no link to what is gone");
     cache.prune(0).unwrap();
     assert_eq!(files(&folder), [folder.path().join("cache/c.lock")]);
+    drop(held);
+    cache.prune(0).unwrap();
+    assert_eq!(files(&folder), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -394,4 +438,15 @@ fn a_check_of_all_finds_the_damaged_ones_and_removes_them() {
     assert_eq!(verified.damaged[0].path, damaged);
     assert_eq!(only_artifact(&folder), whole);
     assert_eq!(cache.verify().unwrap().damaged.len(), 0);
+}
+
+#[test]
+fn an_artifact_that_goes_while_all_are_checked_is_not_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = cache(&folder, LARGE);
+    // As of a file that is listed and gone when it is opened.
+    symlink("gone", folder.path().join("cache/engine-0-0.artifact")).unwrap();
+    assert_eq!(cache.list().unwrap().len(), 1);
+    let verified = cache.verify().unwrap();
+    assert_eq!((verified.whole, verified.damaged.len()), (0, 0));
 }

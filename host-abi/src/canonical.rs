@@ -17,11 +17,11 @@ mod record;
 
 pub use call::{ExportCall, Guest, GuestExports, TypedCall, call_export};
 pub use chunks::ByteChunks;
-pub use layout::{
-    AbiType, Arguments, CoreType, CoreValue, Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, Signature, align_to,
-};
+pub use layout::{AbiType, Arguments, CoreType, CoreValue, Signature};
+pub(crate) use layout::{Fields, MAX_FLAT_PARAMS, MAX_FLAT_RESULTS, align_to};
 pub use lift::{FlatValues, Lift, Params, Source};
-pub use lower::{BlockId, Image, Lower, Lowered, Slot};
+pub(crate) use lower::{BlockId, Image, Slot};
+pub use lower::{Lower, Lowered};
 pub use memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr, OutOfBounds};
 pub(crate) use record::{wit_enum, wit_record, wit_variant};
 

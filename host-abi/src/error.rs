@@ -53,9 +53,8 @@ impl Error {
         Self { class, message: message.into(), without_effect: false }
     }
 
-    /// The same, where it is certain that nothing was done and nothing will be: what was asked for may be asked for
-    /// again, whatever it was. Without this word a write that failed as [`ErrorClass::Unavailable`] may have been
-    /// done all the same, or may be yet.
+    /// The same error, with the promise that nothing was done and nothing will be: any operation may be repeated after
+    /// it. Without this promise, a write that failed as [`ErrorClass::Unavailable`] may have been done, or may still be.
     #[must_use]
     pub fn without_effect(self) -> Self {
         Self { without_effect: true, ..self }

@@ -10,42 +10,28 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use host_abi::state::{GetRequest, SetRequest, StateStore};
 
+use super::on_stores::StoreGroup;
 use crate::guest::{Ended, Guest, Program, Subject};
 use crate::runner::Case;
 use crate::store::{NAME, Store, StoreKind};
-
-/// Cases with these bodies, each for both programs of a name on each of the stores.
-macro_rules! on_stores {
-    ($name:literal; $($body:ident),+ $(,)?) => {
-        $crate::cases::examples::programs_on_stores($name).flat_map(|(program, kind)| {
-            [$($crate::cases::examples::case(program, kind, stringify!($body), async |example| $body(example).await)),+]
-        })
-    };
-}
-use on_stores;
 
 pub(super) fn cases() -> Vec<Case> {
     counter::cases().chain(cart::cases()).chain(session::cases()).collect()
 }
 
-fn programs_on_stores(name: &'static str) -> impl Iterator<Item = (Program, StoreKind)> {
-    let programs = [Program::Rust(name), Program::C(name)].into_iter();
-    programs.flat_map(|program| StoreKind::ALL.into_iter().map(move |kind| (program, kind)))
+/// For both programs of a name, on each kind of store.
+fn groups(name: &'static str) -> impl Iterator<Item = StoreGroup> {
+    [Program::Rust(name), Program::C(name)].into_iter().flat_map(groups_of)
 }
 
-fn case<F>(
-    program: Program,
-    kind: StoreKind,
-    name: &str,
-    body: impl Fn(Example) -> F + Send + Sync + Copy + 'static,
-) -> Case
-where
-    F: Future<Output = anyhow::Result<()>> + 'static,
-{
+fn groups_of(program: Program) -> [StoreGroup; StoreKind::ALL.len()] {
+    StoreKind::ALL.map(|kind| group(program, kind))
+}
+
+fn group(program: Program, kind: StoreKind) -> StoreGroup {
     let language = if let Program::C(_) = program { "c" } else { "rust" };
-    let group = format!("examples::{}::{language}::{}", program.name(), kind.name());
-    let body = move |subject| async move { body(Example { subject, store: Store::new(kind)? }).await };
-    Case::new(group, name, program, body).needs(kind.server())
+    let name = format!("examples::{}::{language}::{}", program.name(), kind.name());
+    StoreGroup { name, program, kind, store: Store::new }
 }
 
 /// A program, each of whose guests does one command, and the store that they share.

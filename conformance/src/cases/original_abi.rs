@@ -10,9 +10,9 @@ use crate::runner::{Case, cases};
 use crate::store::{Store, StoreKind};
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = cases! { "original_abi", wat!("original-abi"); a_handler_answers, a_handler_gets_the_body };
+    let mut cases = cases! { "original-abi", wat!("original-abi"); a_handler_answers, a_handler_gets_the_body };
     cases.extend(cases! {
-        "original_abi", wat!("original-abi-state");
+        "original-abi", wat!("original-abi-state");
         a_command_sets_and_gets,
         a_command_without_a_store_gets_an_error,
     });

@@ -1,6 +1,8 @@
 //! State stores, asked by a guest: what Dapr's own conformance suite asks of every store (components-contrib,
 //! `tests/conformance/state`).
 
+mod interoperability;
+
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::time::{Duration, Instant};
@@ -10,24 +12,16 @@ use components::{App, AppId};
 use host_abi::error::ErrorClass;
 use tokio::task::JoinSet;
 
+use super::on_stores::{StoreGroup, on_stores};
 use crate::guest::{Ended, Program, Subject};
 use crate::runner::{Case, WORKERS};
 use crate::store::{Store, StoreKind};
 
 const STATE: Program = Program::Rust("state");
 
-/// Cases with these bodies, each on each of the stores.
-macro_rules! on_stores {
-    ($stores:expr; $($body:ident),+ $(,)?) => {
-        $stores.into_iter().flat_map(|kind: StoreKind| [$(case(kind, stringify!($body), async |state| $body(state).await)),+])
-    };
-}
-
-mod interoperability;
-
 pub(super) fn cases() -> Vec<Case> {
     let of_every_store = on_stores! {
-        StoreKind::ALL;
+        StoreKind::ALL.map(group), State;
         what_is_set_comes_back,
         ten_megabytes_come_back,
         keys_of_any_script_are_kept,
@@ -56,11 +50,11 @@ pub(super) fn cases() -> Vec<Case> {
         several_keys_of_an_unknown_store_are_refused_by_its_name,
     };
     let of_stores_with_an_expiry_column = on_stores! {
-        [StoreKind::InMemory, StoreKind::Sqlite, StoreKind::Postgresql];
+        [StoreKind::InMemory, StoreKind::Sqlite, StoreKind::Postgresql].map(group), State;
         an_omitted_ttl_clears_the_ttl,
     };
     let of_redis = on_stores! {
-        [StoreKind::Redis];
+        [StoreKind::Redis].map(group), State;
         the_layout_in_redis_is_daprs,
         an_app_id_is_the_prefix_of_its_keys,
         a_server_that_is_down_is_an_error_until_it_is_back,
@@ -70,12 +64,8 @@ pub(super) fn cases() -> Vec<Case> {
     of_one_process.chain(interoperability::cases()).collect()
 }
 
-fn case<F>(kind: StoreKind, name: &str, body: impl Fn(State) -> F + Send + Sync + Copy + 'static) -> Case
-where
-    F: Future<Output = anyhow::Result<()>> + 'static,
-{
-    let body = move |subject| async move { body(State { subject, store: Store::new(kind)? }).await };
-    Case::new(format!("state::{}", kind.name()), name, STATE, body).needs(kind.server())
+fn group(kind: StoreKind) -> StoreGroup {
+    StoreGroup { name: format!("state::{}", kind.name()), program: STATE, kind, store: Store::new }
 }
 
 /// A store, and guests that use it, each for one call.

@@ -3,7 +3,7 @@
 //! that is before it. The checksum finds damage. Forgery is kept out by the folder: root's alone, and never part of an
 //! image.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -51,8 +51,14 @@ impl Artifact {
     }
 
     /// The same artifact, by another descriptor of its file.
-    pub fn with_file(self, file: File) -> Self {
-        Self { file, ..self }
+    ///
+    /// # Errors
+    /// The descriptor is another file's, of which nothing is known.
+    pub fn with_file(self, file: File) -> io::Result<Self> {
+        if !is_same_file(&self.file.metadata()?, &file.metadata()?) {
+            return Err(io::Error::other("the descriptor is not the artifact's"));
+        }
+        Ok(Self { file, ..self })
     }
 
     /// The file; the artifact starts at its first byte, and other bytes may follow it.
@@ -71,14 +77,19 @@ impl Artifact {
     }
 }
 
+/// Whether both are of one file, by whatever paths or descriptors it was reached.
+pub(super) fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
 /// An empty file in memory that can be sealed, and goes with its last descriptor.
 pub fn memory_file(name: &str) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
 }
 
 fn map(file: &File, length: u64) -> io::Result<Bytes> {
-    // SAFETY: the file is in a folder that only root can write, and files in it are replaced, never changed; or it is
-    // a sealed file in memory. Private, since a sealed file cannot be shared before Linux 6.7.
+    // SAFETY: the file is in a folder that only this user can write, and files in it are replaced, never changed; or it
+    // is a sealed file in memory. Private, since a sealed file cannot be shared before Linux 6.7.
     #[expect(unsafe_code, reason = "see above")]
     let map = unsafe { memmap2::MmapOptions::new().len(length as usize).map_copy_read_only(file) }?;
     Ok(Bytes::from_owner(map))
@@ -101,21 +112,24 @@ pub struct Entry {
 
 impl Entry {
     /// Opens a file of the cache. Damage within its parts is not looked for: see [`is_whole`](Self::is_whole).
-    /// `None`: there is none, or it is no such file.
-    pub(super) fn open(path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
-        let end = file.metadata().ok()?.len().checked_sub(TRAILER as u64)?;
+    ///
+    /// # Errors
+    /// There is none ([`io::ErrorKind::NotFound`]), or it is no such file.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let other_file = || io::Error::from(io::ErrorKind::InvalidData);
+        let file = File::open(path)?;
+        let end = file.metadata()?.len().checked_sub(TRAILER as u64).ok_or_else(other_file)?;
         let mut trailer = [0; TRAILER];
-        file.read_exact_at(&mut trailer, end).ok()?;
+        file.read_exact_at(&mut trailer, end)?;
         let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().unwrap_or_default());
         let (length, described) = (number(LENGTH), number(DESCRIBED));
         if !trailer.starts_with(MAGIC) || length.checked_add(described) != Some(end) {
-            return None;
+            return Err(other_file());
         }
-        let mut description = vec![0; usize::try_from(described).ok()?];
-        file.read_exact_at(&mut description, length).ok()?;
-        let description = serde_json::from_slice(&description).ok()?;
-        Some(Self { artifact: Artifact { file, length }, description })
+        let mut description = vec![0; usize::try_from(described).map_err(|_| other_file())?];
+        file.read_exact_at(&mut description, length)?;
+        let description = serde_json::from_slice(&description)?;
+        Ok(Self { artifact: Artifact { file, length }, description })
     }
 
     /// Reads all of the file and compares its checksum.

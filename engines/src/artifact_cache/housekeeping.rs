@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::file::{Description, Entry};
+use super::lock::Lock;
 use super::{ARTIFACT, ArtifactCache, CHECKED, LOCK, MODULE, PARTIAL};
 
 /// Files that are known without reading them. One that is forgotten is read again.
 const MAX_LINKS: usize = 10_000;
-/// Nobody writes a file or holds a lock for so long: whoever did was killed.
+/// Nobody writes a file for so long: whoever did was killed.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// An artifact of the cache, as a list shows it.
@@ -31,7 +32,7 @@ pub struct Listed {
 impl Listed {
     /// What is known of the module; `None` where the file is damaged.
     pub fn description(&self) -> Option<Description> {
-        Entry::open(&self.path).map(|entry| entry.description)
+        Entry::open(&self.path).ok().map(|entry| entry.description)
     }
 }
 
@@ -76,9 +77,11 @@ impl ArtifactCache {
     pub fn verify(&self) -> io::Result<Verified> {
         let mut verified = Verified::default();
         for artifact in self.list()? {
-            match Entry::open(&artifact.path).filter(Entry::is_whole) {
-                Some(_) => verified.whole += 1,
-                None => {
+            match Entry::open(&artifact.path) {
+                Ok(entry) if entry.is_whole() => verified.whole += 1,
+                // Another process has removed it since the list was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                _ => {
                     remove(&artifact.path)?;
                     verified.damaged.push(artifact);
                 }
@@ -88,8 +91,8 @@ impl ArtifactCache {
     }
 
     /// Removes what is over the cache's size, the artifact at `newest` spared.
-    pub(super) fn tidy(&self, newest: Option<&Path>) -> io::Result<Pruned> {
-        self.shrink(self.max_bytes, newest)
+    pub(super) fn tidy(&self, newest: Option<&Path>) -> io::Result<()> {
+        self.shrink(self.max_bytes, newest).map(drop)
     }
 
     fn shrink(&self, max_bytes: u64, spared: Option<&Path>) -> io::Result<Pruned> {
@@ -121,7 +124,8 @@ impl ArtifactCache {
                 }
                 Some(MODULE) => remove_file(&path)?,
                 Some(CHECKED) if !path.with_extension(ARTIFACT).exists() => remove_file(&path)?,
-                Some(PARTIAL | LOCK) if is_abandoned(&file) => remove_file(&path)?,
+                Some(PARTIAL) if is_abandoned(&file) => remove_file(&path)?,
+                Some(LOCK) => Lock::remove_abandoned(&path)?,
                 _ => {}
             }
         }

@@ -37,8 +37,8 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Takes much data out of a module. Its instances begin with the same memory. Data that is little, that instructions may
-    /// name, or that may not fit stays where it is, and so it does in what is no module.
+    /// Takes the data out of a module that has much: the image begins the memory of its instances with it. Data stays in the
+    /// module if it is little, if instructions may name it, or if it may not fit. What is no module is left as it is.
     pub(super) fn take_from(module: &[u8]) -> (Self, Cow<'_, [u8]>) {
         let taken = if module_data::is_much(module) { take(module).ok().flatten() } else { None };
         taken.map_or((Self::default(), Cow::Borrowed(module)), |(image, rest)| (image, Cow::Owned(rest)))

@@ -19,17 +19,17 @@ use crate::engine::Stop;
 /// way between guest and host can be lost.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A guest that still runs then takes longer than any that is known.
+/// A guest that still runs after so many interrupts is reported: no known guest takes as long.
 const REMARKABLY_OFTEN: u32 = 5000;
 
-/// How to reach a guest, from its start to its end.
+/// What a guest is interrupted by, from its start to its end.
 #[derive(Default)]
-pub(super) struct Reach {
+pub(super) struct GuestHandle {
     guest: Mutex<Option<(Interrupter, WasiProcess)>>,
     interrupted: Arc<AtomicBool>,
 }
 
-impl Reach {
+impl GuestHandle {
     /// To be called before the guest runs.
     pub(super) fn open(&self, interrupter: Interrupter, process: WasiProcess) {
         *self.lock() = Some((interrupter, process));
@@ -60,16 +60,16 @@ impl Reach {
     }
 }
 
-/// For who waits for a guest.
-pub(super) struct Leash {
+/// Ends a guest that is cancelled, or that nobody waits for any more.
+pub(super) struct Cancellation {
     runtime: Handle,
     /// Of this guest alone.
     cancel: CancellationToken,
-    guest: Weak<Reach>,
+    guest: Weak<GuestHandle>,
 }
 
-impl Leash {
-    pub(super) fn new(cancel: CancellationToken, guest: &Arc<Reach>) -> Self {
+impl Cancellation {
+    pub(super) fn new(cancel: CancellationToken, guest: &Arc<GuestHandle>) -> Self {
         Self { runtime: Handle::current(), cancel, guest: Arc::downgrade(guest) }
     }
 
@@ -79,7 +79,7 @@ impl Leash {
         if self.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
         }
-        let abandoned = Abandoned(self);
+        let cancel_on_drop = CancelOnDrop(self);
         let ended = match select(pin!(work), pin!(self.cancel.cancelled())).await {
             Either::Left((ended, _)) => ended,
             Either::Right(((), work)) => {
@@ -87,7 +87,7 @@ impl Leash {
                 work.await
             }
         };
-        mem::forget(abandoned);
+        mem::forget(cancel_on_drop);
         // An interrupt shows as a trap, an exit or an error of whatever the guest was doing.
         if self.cancel.is_cancelled() { ended.map_err(|_| Stop::Cancelled) } else { ended }
     }
@@ -109,10 +109,10 @@ impl Leash {
     }
 }
 
-/// A wait that was given up.
-struct Abandoned<'a>(&'a Leash);
+/// Cancels the guest when the wait for it is given up.
+struct CancelOnDrop<'a>(&'a Cancellation);
 
-impl Drop for Abandoned<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         self.0.cancel.cancel();
         self.0.interrupt();

@@ -1,8 +1,9 @@
 //! The lengths of a guest's memories and tables, by which its bulk operations (`memory.fill`, `table.copy` and the like) are
 //! checked.
 //!
-//! Such an operation is the host's code, where an interrupt does not reach the guest; and one that does little else is
-//! hardly ever met in its own code. So an interrupt takes the lengths away: the next operation is out of bounds.
+//! Such an operation is the host's code, where an interrupt does not reach the guest. A guest that does little else is
+//! hardly ever in its own code when an interrupt comes. So an interrupt sets the lengths to zero: the next operation is out
+//! of bounds.
 
 use std::cell::RefCell;
 use std::ptr::NonNull;

@@ -1,12 +1,12 @@
 //! SIGUSR1, by which wasmer interrupts a guest, kept apart from the SIGUSR1 that others send.
 //!
-//! wasmer takes each one for its own and aborts the process if it is not; and who else listens for the signal in this
-//! process would hear wasmer's. So one handler stands before both: what this process sent to one of its own threads
-//! is wasmer's, the rest is not.
+//! wasmer takes every such signal for its own, and aborts the process if it is not. Another listener in this process
+//! would get wasmer's signals. So one handler stands before both: it gives wasmer what this process sent to one of its
+//! own threads, and the other listener the rest.
 //!
-//! wasmer also unwinds whatever it finds on a guest's stack, be it host code that holds a lock for ever after. So it
-//! is shown a stack only while the guest's own code runs; from anywhere else, it is going to look for the interrupt
-//! when it returns there, or at the next signal. Of the host's code, its bulk operations never look: see [`lengths`].
+//! wasmer also unwinds whatever it finds on a guest's stack, even host code that holds a lock, which nobody would
+//! release. So it is shown the stack only while the guest's own code runs. From anywhere else, it looks for the interrupt
+//! when it returns to that code, or gets the next signal. Only its bulk operations do not look: see [`lengths`].
 
 use std::cell::Cell;
 use std::mem::{self, MaybeUninit};

@@ -19,7 +19,7 @@ use wasmer::{AsStoreMut as _, Extern, FunctionEnv, Instance, Store};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
 use super::guest::{self, Exports, GuestState, RunningGuest};
-use super::interrupt::Reach;
+use super::interrupt::GuestHandle;
 use super::{LoadedModule, at_once, lengths, signal, stop, wasi};
 use crate::engine::{GuestConfig, Stop, initialized};
 
@@ -41,7 +41,7 @@ impl LinkedStore {
     /// The module imports what is not known, or with another type.
     pub(super) fn new(module: &Arc<LoadedModule>) -> anyhow::Result<Self> {
         let mut store = signal::store(&module.engine);
-        let wasi = WasiFunctionEnv::new(&mut store, wasi::nobody(&module.wasi)?);
+        let wasi = WasiFunctionEnv::new(&mut store, wasi::empty_environment(&module.wasi)?);
         let state = FunctionEnv::new(&mut store, GuestState::default());
         let mut known = wasi::imports(&mut store, &wasi);
         for function in host_functions() {
@@ -65,15 +65,15 @@ impl LinkedStore {
     }
 
     /// Makes a guest, its start function run, and its initializer.
-    pub(super) fn start(mut self, guest: GuestConfig, reach: Arc<Reach>) -> Result<StartedGuest, Stop> {
-        signal::prepare_guest(&self.module.code, reach.interrupted());
+    pub(super) fn start(mut self, guest: GuestConfig, handle: Arc<GuestHandle>) -> Result<StartedGuest, Stop> {
+        signal::prepare_guest(&self.module.code, handle.interrupted());
         let GuestConfig { wasi, host, initializer, cancel } = guest;
         let wasi = wasi::environment(&self.module.wasi, &wasi).map_err(stop::failed)?;
-        reach.open(self.store.interrupter(), wasi.process.clone());
-        let nobody = mem::replace(self.wasi.data_mut(&mut self.store), wasi);
+        handle.open(self.store.interrupter(), wasi.process.clone());
+        let empty_wasi = mem::replace(self.wasi.data_mut(&mut self.store), wasi);
         *self.state.as_mut(&mut self.store) =
             GuestState { host, cancel: cancel.unwrap_or_default(), ..GuestState::default() };
-        let mut guest = StartedGuest { linked: self, nobody, reach, is_well: true };
+        let mut guest = StartedGuest { linked: self, empty_wasi, handle, is_well: true };
         match guest.initialize(initializer) {
             Ok(()) => Ok(guest),
             Err(stop) => {
@@ -88,8 +88,8 @@ impl LinkedStore {
 pub(super) struct StartedGuest {
     linked: LinkedStore,
     /// For the store without a guest.
-    nobody: WasiEnv,
-    reach: Arc<Reach>,
+    empty_wasi: WasiEnv,
+    handle: Arc<GuestHandle>,
     /// Every call so far has returned.
     is_well: bool,
 }
@@ -116,16 +116,16 @@ impl StartedGuest {
 
     /// The store without the guest, if it can be used again.
     pub(super) fn end(self) -> Option<LinkedStore> {
-        let Self { mut linked, nobody, reach, is_well } = self;
+        let Self { mut linked, empty_wasi, handle, is_well } = self;
         // From here on, no interrupt is meant for this store. One that was sent before shows in the token.
-        reach.close();
+        handle.close();
         lengths::forget();
         let LinkedStore { store, wasi, state, objects, .. } = &mut linked;
         let guest = mem::take(state.as_mut(store));
         if !is_well || guest.cancel.is_cancelled() {
             return None;
         }
-        *wasi.data_mut(store) = nobody;
+        *wasi.data_mut(store) = empty_wasi;
         objects.restore(store.objects_mut().as_sys_mut());
         Some(linked)
     }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::guest::RunningGuest;
-use super::interrupt::Reach;
+use super::interrupt::GuestHandle;
 use super::store::{LinkedStore, StartedGuest};
 use super::{LoadedModule, signal, stop};
 use crate::engine::{GuestConfig, Stop};
@@ -22,21 +22,21 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 /// The threads without a guest. Who came last goes first: its stack and its memory are in a processor's cache.
 static IDLE: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
 
-type Job = Box<dyn FnOnce(&mut Seat) + Send>;
+type Job = Box<dyn FnOnce(&mut Slot) + Send>;
 
 /// The place on a thread where a guest is, or was.
 #[derive(Default)]
-struct Seat {
+struct Slot {
     guest: Option<StartedGuest>,
     /// Of the last guest, where it can be used again.
     store: Option<LinkedStore>,
 }
 
-impl Seat {
-    fn start(&mut self, module: &Arc<LoadedModule>, guest: GuestConfig, reach: Arc<Reach>) -> Result<(), Stop> {
+impl Slot {
+    fn start(&mut self, module: &Arc<LoadedModule>, guest: GuestConfig, handle: Arc<GuestHandle>) -> Result<(), Stop> {
         let kept = self.store.take().filter(|store| store.is_of(module));
         let store = kept.map_or_else(|| LinkedStore::new(module), Ok).map_err(stop::failed)?;
-        self.guest = Some(store.start(guest, reach)?);
+        self.guest = Some(store.start(guest, handle)?);
         Ok(())
     }
 
@@ -71,8 +71,8 @@ impl Thread {
     }
 
     /// Has the guest be gone, and waits for the next one, or ends if too many wait.
-    fn free(self, seat: &mut Seat) {
-        seat.end();
+    fn free(self, slot: &mut Slot) {
+        slot.end();
         let mut idle = idle();
         if idle.len() < MOST_IDLE {
             idle.push(self);
@@ -87,14 +87,14 @@ fn idle() -> MutexGuard<'static, Vec<Thread>> {
 /// What each thread does.
 fn work(inbox: &Receiver<Job>) {
     signal::prepare_thread();
-    let mut seat = Seat::default();
+    let mut slot = Slot::default();
     loop {
-        let job = match seat.guest {
+        let job = match slot.guest {
             Some(_) => inbox.recv().map_err(RecvTimeoutError::from),
             None => inbox.recv_timeout(IDLE_TIME),
         };
         match job {
-            Ok(job) => job(&mut seat),
+            Ok(job) => job(&mut slot),
             Err(RecvTimeoutError::Timeout) => idle().retain(|idle| idle.id != thread::current().id()),
             // Nobody has any work for it, nor will have.
             Err(RecvTimeoutError::Disconnected) => return,
@@ -111,9 +111,13 @@ pub(super) struct GuestThread {
 
 impl GuestThread {
     /// Makes a guest, which belongs to the runtime of whoever asks.
-    pub(super) async fn start(module: Arc<LoadedModule>, guest: GuestConfig, reach: Arc<Reach>) -> Result<Self, Stop> {
+    pub(super) async fn start(
+        module: Arc<LoadedModule>,
+        guest: GuestConfig,
+        handle: Arc<GuestHandle>,
+    ) -> Result<Self, Stop> {
         let started = Self { thread: Some(Thread::idle_or_new()?), runtime: Handle::current() };
-        started.ask(move |seat| seat.start(&module, guest, reach)).await?;
+        started.ask(move |slot| slot.start(&module, guest, handle)).await?;
         Ok(started)
     }
 
@@ -122,30 +126,30 @@ impl GuestThread {
         &self,
         work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
-        self.ask(|seat| seat.run(work)).await
+        self.ask(|slot| slot.run(work)).await
     }
 
     /// Makes a guest that does one thing and is gone.
     pub(super) async fn run_once<T: Send + 'static>(
         module: Arc<LoadedModule>,
         guest: GuestConfig,
-        reach: Arc<Reach>,
+        handle: Arc<GuestHandle>,
         work: impl FnOnce(RunningGuest<'_>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
         let thread = Thread::idle_or_new()?;
         let jobs = thread.jobs.clone();
-        let work = move |seat: &mut Seat| {
-            seat.start(&module, guest, reach)?;
-            seat.run(work)
+        let work = move |slot: &mut Slot| {
+            slot.start(&module, guest, handle)?;
+            slot.run(work)
         };
-        let (job, answer) = job(Handle::current(), work, move |seat| thread.free(seat));
+        let (job, answer) = job(Handle::current(), work, move |slot| thread.free(slot));
         let _ = jobs.send(job);
         received(answer).await
     }
 
     async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
+        work: impl FnOnce(&mut Slot) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, Stop> {
         let (job, answer) = job(self.runtime.clone(), work, |_| {});
         if let Some(thread) = &self.thread {
@@ -160,14 +164,14 @@ type Answer<T> = oneshot::Receiver<Result<T, Stop>>;
 /// Work, what is left to do once its answer was sent, and where that arrives.
 fn job<T: Send + 'static>(
     runtime: Handle,
-    work: impl FnOnce(&mut Seat) -> Result<T, Stop> + Send + 'static,
-    afterwards: impl FnOnce(&mut Seat) + Send + 'static,
+    work: impl FnOnce(&mut Slot) -> Result<T, Stop> + Send + 'static,
+    afterwards: impl FnOnce(&mut Slot) + Send + 'static,
 ) -> (Job, Answer<T>) {
     let (done, answer) = oneshot::channel();
-    let job = move |seat: &mut Seat| {
+    let job = move |slot: &mut Slot| {
         let _runtime = runtime.enter();
-        let _ = done.send(work(seat));
-        afterwards(seat);
+        let _ = done.send(work(slot));
+        afterwards(slot);
     };
     (Box::new(job), answer)
 }
@@ -182,9 +186,9 @@ impl Drop for GuestThread {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         let (jobs, runtime) = (thread.jobs.clone(), self.runtime.clone());
-        let free = move |seat: &mut Seat| {
+        let free = move |slot: &mut Slot| {
             let _runtime = runtime.enter();
-            thread.free(seat);
+            thread.free(slot);
         };
         let _ = jobs.send(Box::new(free));
     }

@@ -56,8 +56,8 @@ impl SharedWasi {
     }
 }
 
-/// Of a store without a guest.
-pub(super) fn nobody(shared: &SharedWasi) -> anyhow::Result<WasiEnv> {
+/// For a store without a guest.
+pub(super) fn empty_environment(shared: &SharedWasi) -> anyhow::Result<WasiEnv> {
     Ok(shared.builder(MountFileSystem::new()).build()?)
 }
 

@@ -24,11 +24,8 @@ use super::guest::GuestState;
 use super::wasi::Wasi;
 use crate::engine::Preopen;
 use crate::procfs;
+use crate::wasi_preview1::{MODULE, errno};
 
-const ERRNO_SUCCESS: i32 = 0;
-const ERRNO_ACCES: i32 = 2;
-const ERRNO_IO: i32 = 29;
-const ERRNO_ROFS: i32 = 69;
 /// The descriptor of the first directory that a guest was given.
 const FIRST_PREOPEN: usize = 3;
 /// What no descriptor's number is.
@@ -44,7 +41,7 @@ type OpenParameters = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 macro_rules! mend {
     ($linker:ident, $function:ident($($parameter:ident: $type:ty),+), $($path:expr),+) => {
         $linker.func_wrap_async(
-            "wasi_snapshot_preview1",
+            MODULE,
             stringify!($function),
             |mut caller: Caller<'_, GuestState>, ($($parameter,)+): ($($type,)+)| {
                 Box::new(async move {
@@ -74,7 +71,7 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     );
     mend!(linker, path_unlink_file(fd: i32, path: i32, length: i32), (fd, path, length));
     linker.func_wrap_async(
-        "wasi_snapshot_preview1",
+        MODULE,
         "path_open",
         |mut caller: Caller<'_, GuestState>,
          (fd, lookup, path, length, how, rights, inherited, flags, opened): OpenParameters| {
@@ -87,10 +84,10 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
                     context, &mut guest, fd, lookup, path, length, how, rights, inherited, flags, opened,
                 );
                 let errno = open.await?;
-                if errno == ERRNO_SUCCESS && !is_for_guests(context, place).await {
+                if errno == errno::SUCCESS && !is_for_guests(context, place).await {
                     let descriptor = guest.read(GuestPtr::<i32>::new(opened.cast_unsigned()))?;
                     wasi::fd_close(context, &mut guest, descriptor).await?;
-                    return Ok(ERRNO_ACCES);
+                    return Ok(errno::ACCES);
                 }
                 Ok(in_full(errno, &[(fd, path, length)], wasi, bytes))
             })
@@ -139,7 +136,7 @@ async fn is_for_guests(context: &mut WasiP1Ctx, place: u32) -> bool {
 /// An error number as the guest gets it.
 fn in_full(errno: i32, paths: &[GuestPath], wasi: &Wasi, memory: &[u8]) -> i32 {
     let is_read_only = |path: &GuestPath| is_read_only(wasi.preopens(), memory, *path);
-    if errno == ERRNO_IO && paths.iter().all(is_read_only) { ERRNO_ROFS } else { errno }
+    if errno == errno::IO && paths.iter().all(is_read_only) { errno::ROFS } else { errno }
 }
 
 /// Whether what is at a path, or the folder that it would be in, lies on a file system that takes no changes.

@@ -11,12 +11,13 @@ use super::guest::GuestState;
 use super::paths;
 use super::streams::{Input, Output};
 use crate::engine::{Preopen, WasiConfig};
+use crate::wasi_preview1::MODULE;
 
 pub(super) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     add_to_linker_async(linker, |state| state.wasi.context())?;
     // wasmtime-wasi's own refuses codes from 126 on.
     linker.allow_shadowing(true);
-    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: u32| -> wasmtime::Result<()> {
+    linker.func_wrap(MODULE, "proc_exit", |code: u32| -> wasmtime::Result<()> {
         Err(I32Exit(code.cast_signed()).into())
     })?;
     paths::link(linker)?;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::layout::{CoreType, CoreValue, MAX_FLAT_RESULTS};
+use super::layout::{CoreValue, MAX_FLAT_RESULTS};
 use super::lift::{FlatValues, Lift, Source};
 use super::lower::{Lower, Lowered};
 use super::memory::{AbiError, Fault, GuestLen, GuestMemory, GuestPtr};
@@ -75,17 +75,6 @@ impl<P: Lower, R: Lift> TypedCall<P, R> {
     /// The result, once the call was made.
     pub fn into_result(self) -> Option<R> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// The core type of the export.
-    pub fn signature() -> super::Signature {
-        let params = P::flat();
-        let by_pointer = params.len() > super::MAX_FLAT_PARAMS;
-        let results = R::flat();
-        super::Signature {
-            params: if by_pointer { vec![CoreType::I32] } else { params },
-            results: if results.len() > MAX_FLAT_RESULTS { vec![CoreType::I32] } else { results },
-        }
     }
 }
 

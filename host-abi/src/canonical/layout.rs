@@ -11,7 +11,7 @@ pub enum CoreType {
 
 impl CoreType {
     /// The type that holds a value of either (`join` in the canonical ABI).
-    pub fn join(self, other: Self) -> Self {
+    pub(crate) fn join(self, other: Self) -> Self {
         if self == other { self } else { Self::I64 }
     }
 }
@@ -24,13 +24,6 @@ pub enum CoreValue {
 }
 
 impl CoreValue {
-    pub fn core_type(self) -> CoreType {
-        match self {
-            Self::I32(_) => CoreType::I32,
-            Self::I64(_) => CoreType::I64,
-        }
-    }
-
     /// The same value in the wider (or the same) type that a variant's cases were joined to.
     pub fn widen(self, to: CoreType) -> Self {
         match (self, to) {
@@ -48,9 +41,9 @@ pub struct Signature {
 }
 
 /// Parameters that flatten to more core values than this are passed in memory.
-pub const MAX_FLAT_PARAMS: usize = 16;
+pub(crate) const MAX_FLAT_PARAMS: usize = 16;
 /// Results that flatten to more core values than this are passed in memory.
-pub const MAX_FLAT_RESULTS: usize = 1;
+pub(crate) const MAX_FLAT_RESULTS: usize = 1;
 
 /// The core values of a call of a host function.
 pub type Arguments = SmallVec<[CoreValue; MAX_FLAT_PARAMS + 1]>;
@@ -75,19 +68,19 @@ pub trait AbiType: Sized + Send + 'static {
 }
 
 /// The next multiple of `align`, a power of two.
-pub const fn align_to(offset: u32, align: u32) -> u32 {
+pub(crate) const fn align_to(offset: u32, align: u32) -> u32 {
     (offset + align - 1) & !(align - 1)
 }
 
 /// Walks the fields of a record (or a tuple, or parameters in memory) in order.
 #[derive(Default)]
-pub struct Fields {
+pub(crate) struct Fields {
     end: u32,
 }
 
 impl Fields {
     /// The offset of the next field, of type `T`.
-    pub fn next_field<T: AbiType>(&mut self) -> u32 {
+    pub(crate) fn next_field<T: AbiType>(&mut self) -> u32 {
         let offset = align_to(self.end, T::ALIGN);
         self.end = offset + T::SIZE;
         offset

@@ -85,7 +85,7 @@ fn protected(artifact: Artifact) -> io::Result<Artifact> {
     }
     let mount = read_only::mount(&read_only::path_of(artifact.file()))?;
     let file = File::open(read_only::path_of(&mount))?;
-    Ok(artifact.with_file(file))
+    artifact.with_file(file)
 }
 
 /// A missing export is known before the start.

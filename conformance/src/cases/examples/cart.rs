@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 
-use super::{Example, on_stores};
+use super::{Example, groups};
+use crate::cases::on_stores::on_stores;
 use crate::guest::Ended;
 use crate::runner::Case;
 
 pub(super) fn cases() -> impl Iterator<Item = Case> {
     on_stores! {
-        "cart";
+        groups("cart"), Example;
         what_is_added_adds_up,
         additions_at_once_lose_nothing,
         a_checkout_moves_the_cart_to_an_order,

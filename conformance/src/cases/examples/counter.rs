@@ -11,14 +11,15 @@ use host_abi::error::{Error, ErrorClass};
 use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 use tokio::task::JoinSet;
 
-use super::{Example, case, on_stores};
-use crate::guest::{Program, Subject};
+use super::{Example, group, groups, groups_of};
+use crate::cases::on_stores::{StoreGroup, on_stores};
+use crate::guest::Program;
 use crate::runner::Case;
 use crate::store::{NAME, Store, StoreKind};
 
 pub(super) fn cases() -> impl Iterator<Item = Case> {
     let small = on_stores! {
-        "counter";
+        groups("counter"), Example;
         a_counter_alone_reaches_its_number,
         counters_at_once_lose_nothing,
         a_write_that_is_not_answered_counts_once,
@@ -26,15 +27,10 @@ pub(super) fn cases() -> impl Iterator<Item = Case> {
         the_notes_of_others_are_kept,
         what_is_no_count_prints_the_usage,
     };
-    let fifty = StoreKind::ALL.into_iter().map(|kind| {
-        case(RUST, kind, "fifty_counters_at_once_reach_ten_thousand", async |example| {
-            fifty_counters_at_once_reach_ten_thousand(example).await
-        })
-    });
-    let body = async |subject| fifty_counters_do_so_while_redis_is_restarted(subject).await;
-    let restarts =
-        Case::new("examples::counter::rust::redis", "fifty_counters_do_so_while_redis_is_restarted", RUST, body);
-    small.chain(fifty).chain([restarts.needs(StoreKind::Redis.server())])
+    let fifty = on_stores! { groups_of(RUST), Example; fifty_counters_at_once_reach_ten_thousand };
+    let on_durable_redis = StoreGroup { store: |_| Store::on_durable_redis(), ..group(RUST, StoreKind::Redis) };
+    let restarts = on_stores! { [on_durable_redis], Example; fifty_counters_do_so_while_redis_is_restarted };
+    small.chain(fifty).chain(restarts)
 }
 
 const RUST: Program = Program::Rust("counter");
@@ -67,8 +63,7 @@ async fn fifty_counters_at_once_reach_ten_thousand(example: Example) -> anyhow::
     Ok(())
 }
 
-async fn fifty_counters_do_so_while_redis_is_restarted(subject: Subject) -> anyhow::Result<()> {
-    let mut example = Example { subject, store: Store::on_durable_redis()? };
+async fn fifty_counters_do_so_while_redis_is_restarted(mut example: Example) -> anyhow::Result<()> {
     let mut counters = JoinSet::new();
     for _ in 0..50 {
         counters.spawn(example.guest(&["key", "200"])?.start());

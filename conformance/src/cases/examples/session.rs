@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Example, on_stores};
+use super::{Example, groups};
+use crate::cases::on_stores::on_stores;
 use crate::runner::Case;
 
 pub(super) fn cases() -> impl Iterator<Item = Case> {
     on_stores! {
-        "session";
+        groups("session"), Example;
         a_session_is_there_until_it_is_closed,
         one_of_several_opens_the_session,
         a_session_that_is_closed_while_it_is_touched_stays_closed,

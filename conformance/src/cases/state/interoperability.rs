@@ -8,6 +8,7 @@ use components::{App, AppId};
 use host_abi::error::ErrorClass;
 
 use super::{Item, STATE, State};
+use crate::cases::on_stores::{StoreGroup, on_stores};
 use crate::dapr::{Dapr, Stored, Write};
 use crate::runner::Case;
 use crate::store::{Store, StoreKind};
@@ -17,7 +18,7 @@ const KEY: &str = "shop||key";
 
 pub(super) fn cases() -> Vec<Case> {
     let of_stores_that_can_be_shared = on_stores! {
-        [StoreKind::Sqlite, StoreKind::Redis, StoreKind::Postgresql];
+        [StoreKind::Sqlite, StoreKind::Redis, StoreKind::Postgresql].map(group), State;
         what_dapr_wrote_is_read_and_written_on,
         what_a_guest_wrote_dapr_reads_and_writes_on,
         dapr_finds_tables_that_a_guest_made,
@@ -27,19 +28,16 @@ pub(super) fn cases() -> Vec<Case> {
         a_time_to_live_counts_for_both,
         a_transaction_of_a_guest_is_there_for_dapr,
     };
-    let of_sqlite = on_stores! { [StoreKind::Sqlite]; what_dapr_wrote_as_json_is_read, };
+    let of_sqlite = on_stores! { [StoreKind::Sqlite].map(group), State; what_dapr_wrote_as_json_is_read, };
     of_stores_that_can_be_shared.chain(of_sqlite).collect()
 }
 
-fn case<F>(kind: StoreKind, name: &str, body: impl Fn(State) -> F + Send + Sync + Copy + 'static) -> Case
-where
-    F: Future<Output = anyhow::Result<()>> + 'static,
-{
-    let body = move |subject| async move {
-        let app = App { id: Some(AppId::new("shop")?), ..App::default() };
-        body(State { subject, store: Store::for_app(kind, &app)? }).await
-    };
-    Case::new(format!("state::{}::shared_with_dapr", kind.name()), name, STATE, body).needs(kind.server())
+fn group(kind: StoreKind) -> StoreGroup {
+    StoreGroup { name: format!("state::{}::shared-with-dapr", kind.name()), program: STATE, kind, store: shop_store }
+}
+
+fn shop_store(kind: StoreKind) -> anyhow::Result<Store> {
+    Store::for_app(kind, &App { id: Some(AppId::new("shop")?), ..App::default() })
 }
 
 fn write(value: &str) -> Write<'_> {

@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wasmer::{AsStoreMut, Extern, Function, FunctionEnvMut, Imports, TypedFunction, WasmTypeList};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
-pub(super) const INTERFACE: &str = "wasi_snapshot_preview1";
-const ERRNO_INVAL: i32 = 28;
-const ERRNO_NOTSUP: i32 = 58;
+use crate::wasi_preview1::{MODULE, errno};
+
 /// What a guest can wait for at the same time. For each, the host keeps a little.
 const MOST_SUBSCRIPTIONS: u32 = 1 << 16;
 
@@ -23,7 +22,7 @@ pub(super) fn original<Params: WasmTypeList>(
     imports: &Imports,
     name: &str,
 ) -> TypedFunction<Params, i32> {
-    match imports.get_export(INTERFACE, name) {
+    match imports.get_export(MODULE, name) {
         Some(Extern::Function(function)) => match function.typed(store) {
             Ok(function) => function,
             Err(error) => unreachable!("the types of {name} are WASI's: {error}"),
@@ -34,8 +33,8 @@ pub(super) fn original<Params: WasmTypeList>(
 
 /// It makes links that only the guest itself sees, and only until it ends. None at all is less of a surprise.
 fn path_link(store: &mut impl AsStoreMut, imports: &mut Imports) {
-    let refuse = |_: u32, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32| ERRNO_NOTSUP;
-    imports.define(INTERFACE, "path_link", Function::new_typed(store, refuse));
+    let refuse = |_: u32, _: u32, _: u32, _: u32, _: u32, _: u32, _: u32| errno::NOTSUP;
+    imports.define(MODULE, "path_link", Function::new_typed(store, refuse));
 }
 
 /// Parameters of `path_filestat_set_times`.
@@ -50,7 +49,7 @@ fn path_remove_directory(store: &mut impl AsStoreMut, imports: &mut Imports, was
         set_times.call(&mut guest, fd, 0, path, length, 0, 0, 0)?;
         remove.call(&mut guest, fd, path, length)
     };
-    imports.define(INTERFACE, name, Function::new_typed_with_env(store, &wasi.env, mended));
+    imports.define(MODULE, name, Function::new_typed_with_env(store, &wasi.env, mended));
 }
 
 /// It waits for ever for a clock that is due at once (a timeout of 0), and measures absolute wall clock times on the
@@ -60,14 +59,14 @@ fn poll_oneoff(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFu
     let poll: TypedFunction<(u32, u32, u32, u32), i32> = original(store, imports, name);
     let mended = move |mut guest: FunctionEnvMut<'_, WasiEnv>, wanted: u32, events: u32, count: u32, seen: u32| {
         if count > MOST_SUBSCRIPTIONS {
-            return Ok(ERRNO_INVAL);
+            return Ok(errno::INVAL);
         }
         let unmended = mend_clocks(&guest, wanted, count);
         let polled = poll.call(&mut guest, wanted, events, count, seen);
         restore(&guest, &unmended, events, count);
         polled
     };
-    imports.define(INTERFACE, name, Function::new_typed_with_env(store, &wasi.env, mended));
+    imports.define(MODULE, name, Function::new_typed_with_env(store, &wasi.env, mended));
 }
 
 /// `subscription` of `wasi_snapshot_preview1.witx`, and where its parts are.

@@ -1,4 +1,4 @@
-//! What file systems refuse with and wasmer-wasix has no word for: it would be 'not permitted' or an I/O error.
+//! Errors of file systems for which wasmer-wasix has no word. Without this, guests get 'not permitted' or an I/O error.
 
 use std::cell::Cell;
 use std::io;
@@ -7,13 +7,8 @@ use rustix::io::Errno;
 use wasmer::{AsStoreMut, Extern, Function, FunctionEnvMut, Imports, TypedFunction, Value};
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
 
-use super::mended::{INTERFACE, original};
-
-const ERRNO_ACCES: i32 = 2;
-const ERRNO_IO: i32 = 29;
-const ERRNO_NOSPC: i32 = 51;
-const ERRNO_PERM: i32 = 63;
-const ERRNO_ROFS: i32 = 69;
+use super::mended::original;
+use crate::wasi_preview1::{MODULE, errno};
 
 /// What changes a file system, but for writing to a file.
 const FUNCTIONS: [&str; 6] =
@@ -27,22 +22,22 @@ thread_local! {
 /// To be called where the kernel's word is exchanged for one of wasmer-wasix.
 pub(super) fn note(error: &io::Error) {
     REFUSAL.set(match error.kind() {
-        _ if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => Some(ERRNO_ACCES),
-        io::ErrorKind::ReadOnlyFilesystem => Some(ERRNO_ROFS),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(ERRNO_NOSPC),
+        _ if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => Some(errno::ACCES),
+        io::ErrorKind::ReadOnlyFilesystem => Some(errno::ROFS),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(errno::NOSPC),
         _ => None,
     });
 }
 
 /// wasmer-wasix's word, or the refusal's that it stands for.
 fn mended(errno: i32) -> i32 {
-    let stands_for_another = [ERRNO_IO, ERRNO_PERM].contains(&errno);
+    let stands_for_another = [errno::IO, errno::PERM].contains(&errno);
     REFUSAL.take().filter(|_| stands_for_another).unwrap_or(errno)
 }
 
 pub(super) fn link(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFunctionEnv) {
     for name in FUNCTIONS {
-        let Some(Extern::Function(original)) = imports.get_export(INTERFACE, name) else {
+        let Some(Extern::Function(original)) = imports.get_export(MODULE, name) else {
             unreachable!("wasmer-wasix has all of WASI preview 1")
         };
         let signature = original.ty(store);
@@ -54,7 +49,7 @@ pub(super) fn link(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &Wa
                 _ => results.into_vec(),
             })
         };
-        imports.define(INTERFACE, name, Function::new_with_env(store, &wasi.env, signature, function));
+        imports.define(MODULE, name, Function::new_with_env(store, &wasi.env, signature, function));
     }
     fd_write(store, imports, wasi);
 }
@@ -67,5 +62,5 @@ fn fd_write(store: &mut impl AsStoreMut, imports: &mut Imports, wasi: &WasiFunct
         REFUSAL.set(None);
         write.call(&mut guest, fd, vectors, count, written).map(mended)
     };
-    imports.define(INTERFACE, name, Function::new_typed_with_env(store, &wasi.env, function));
+    imports.define(MODULE, name, Function::new_typed_with_env(store, &wasi.env, function));
 }
