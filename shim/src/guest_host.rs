@@ -12,6 +12,7 @@ mod confinement;
 mod console;
 mod container_config;
 mod create;
+mod descriptors;
 mod devices;
 mod exec;
 mod executor;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use components::Registry;
 use create::Created;
+use descriptors::close_inherited;
 use engines::engine::Engine;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -111,7 +113,8 @@ impl GuestHost {
     fn serve_shim(self, debug: bool) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
-        let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
+        let control = close_inherited().and_then(|()| Ok(leave_standard_streams(debug)?));
+        let Ok(control) = control else { return ExitCode::FAILURE };
         let control = Arc::new(control);
         match self.make_process(&control) {
             Ok(Created { pid, terminal }) => {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::panic;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The container that all lines are about, where they are about one.
 static CONTAINER: OnceLock<String> = OnceLock::new();
+
+/// Where it goes.
+static DESCRIPTOR: OnceLock<RawFd> = OnceLock::new();
+
+/// The descriptor that lines are written to, for as long as this process runs.
+pub(crate) fn descriptor() -> Option<RawFd> {
+    DESCRIPTOR.get().copied()
+}
 
 /// Has every line from now on name the container.
 pub(crate) fn name_container(id: &str) {
@@ -63,6 +72,7 @@ impl Write for Lines {
 
 /// Logs to `file` from now on, panics included. Never consults the environment: in a container that is the guest's.
 pub(crate) fn init(file: File, debug: bool) {
+    let _ = DESCRIPTOR.set(file.as_raw_fd());
     let (own, libraries) =
         if debug { (LevelFilter::DEBUG, LevelFilter::DEBUG) } else { (LevelFilter::INFO, LevelFilter::ERROR) };
     let levels = Targets::new().with_default(own).with_targets(LIBRARIES.map(|library| (library, libraries)));

@@ -18,6 +18,7 @@ use containerd_shim::protos::ttrpc::context::with_duration;
 use images::Image;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::mkfifo;
 use serde_json::json;
@@ -495,4 +496,27 @@ fn a_name_without_a_path_to_search_is_not_found_in_the_working_directory() {
         assert!(message.contains("exec: \"busybox\": executable file not found in $PATH"), "{message}");
     }
     node.end("guest", "SIGKILL");
+}
+
+/// From a folder of the node's `/proc`, whoever may follow the links in it comes to every file of the node.
+#[test]
+fn no_process_with_a_guest_has_a_way_to_the_processes_of_the_node() {
+    let node = node();
+    for name in ENGINES {
+        node.start_detached(&[&engine(name)], TOOLS, name, &["/hello.wasm", "daemon"]);
+        let started = node.exec_command(name, &["--detach"], &["/hello.wasm", "daemon"]).output().expect("ctr");
+        assert!(started.status.success(), "{name}: {started:?}");
+        let list = node.ctr(&["task", "ps", name]).stdout();
+        let pids: Vec<&str> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(pids.len(), 2, "{name}: {list}");
+        for pid in pids {
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").flatten();
+            for descriptor in descriptors.map(|entry| entry.path()) {
+                let Ok(metadata) = fs::metadata(&descriptor) else { continue };
+                let is_proc = statfs(&descriptor).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC);
+                assert!(!(metadata.is_dir() && is_proc), "{name}: {} is a folder of a procfs", descriptor.display());
+            }
+        }
+        assert_eq!(node.end(name, "SIGKILL"), 137);
+    }
 }

@@ -277,6 +277,7 @@ fn app(annotations: &HashMap<String, String>) -> anyhow::Result<App> {
     Ok(App {
         id: id.transpose()?,
         namespace: text("io.kubernetes.cri.sandbox-namespace"),
+        configuration: text("dapr.io/config"),
         pod_name: text("io.kubernetes.cri.sandbox-name"),
         ..App::default()
     })

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fs::File;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process;
@@ -17,7 +17,6 @@ use engines::engine::{Module, Preopen, WasiConfig};
 use host_abi::host_functions::HostContext;
 use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::close;
 use oci_spec::runtime::Spec;
@@ -29,11 +28,13 @@ use tokio::runtime;
 use super::HOST_FAILED;
 use super::confinement::{Confinement, drop_as_an_execution_would};
 use super::container_config::Trigger;
+use super::descriptors::{disarm_all_but, open_descriptors};
 use super::http_client::HttpCaller;
 use super::program::{Program, WasmProgram};
 use super::standard_streams::is_null;
 use super::trigger::{self, Guests};
 use super::{name_service, native};
+use crate::logging;
 use crate::protocol::{self, FromGuestHost, ToGuestHost};
 
 /// libcontainer clones this into the container.
@@ -76,12 +77,19 @@ impl ContainerExecutor {
             Program::Native => match self.exec_native(spec)? {},
             Program::Wasm(program) => {
                 let _ = set_name(c"dapr-guest-host");
+                disarm_all_but(&self.descriptors(program, &added)).context("cannot close what is open")?;
                 drop_as_an_execution_would()?;
                 leave_zombies_to_the_kernel()?;
                 name_service::use_built_in_services().context("cannot set how names are looked up")?;
                 self.run_wasm(program, spec, &added)
             }
         }
+    }
+
+    /// Those that a guest's process has use for. `added` has one that libcontainer waits for.
+    fn descriptors(&self, program: &WasmProgram, added: &BTreeSet<RawFd>) -> BTreeSet<RawFd> {
+        let own = [self.control.as_raw_fd(), program.artifact.file().as_raw_fd()];
+        own.into_iter().chain(logging::descriptor()).chain(added.iter().copied()).collect()
     }
 
     /// Waits for the shim's word where it is needed.
@@ -182,12 +190,6 @@ fn reopen_null_outputs() -> rustix::io::Result<()> {
         dup2_stderr(open_null()?)?;
     }
     Ok(())
-}
-
-/// The descriptors of this process above the standard streams. The container need not have a /proc to ask.
-fn open_descriptors() -> BTreeSet<RawFd> {
-    // The lowest free number is always taken next: far fewer than these are in use.
-    (3..256).filter(|&descriptor| fcntl(descriptor, FcntlArg::F_GETFD).is_ok()).collect()
 }
 
 fn arguments(spec: &Spec) -> &[String] {

@@ -14,6 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 
 use super::devices::is_bind;
 use crate::protocol::RootfsMount;
+use crate::read_only::path_of;
 
 pub(super) struct Rootfs {
     root: OwnedFd,
@@ -70,19 +71,20 @@ impl Rootfs {
     /// neither `..` nor a link leaves it, nor the volume that it is in.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         let path = Path::new("/").join(path);
-        let file = match self.volume_of(&path) {
-            None => open_inside(&self.root, &path)?,
-            Some(Volume { destination, source }) if path == *destination => open_file(source)?,
+        let found = match self.volume_of(&path) {
+            None => find_inside(&self.root, &path)?,
+            // Whoever made the spec names it, not the image.
+            Some(Volume { destination, source }) if path == *destination => open(source, finding(), Mode::empty())?,
             Some(Volume { destination, source }) => {
                 let rest = path.strip_prefix(destination).map_err(io::Error::other)?;
-                open_inside(&open_folder(source)?, rest)?
+                find_inside(&open_folder(source)?, rest)?
             }
         };
-        let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        // Opening a device does something to it, even where nothing is read: a watchdog begins to count.
+        if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(File::from(file))
+        File::open(path_of(&found))
     }
 
     /// Who a file is that was [opened](Self::open) at this path; `None`: it must be read to know that, because it is in
@@ -120,22 +122,17 @@ fn without_devices(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot mount the container's root at {} without devices", path.display()))
 }
 
-/// Without NONBLOCK, opening a FIFO that the image holds would wait for ever.
-fn reading() -> OFlags {
-    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY
+/// Without opening anything.
+fn finding() -> OFlags {
+    OFlags::PATH | OFlags::CLOEXEC
 }
 
 fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
-    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    open(path, finding() | OFlags::DIRECTORY, Mode::empty())
 }
 
-/// A file that whoever made the spec names, not the image.
-fn open_file(path: &Path) -> rustix::io::Result<OwnedFd> {
-    open(path, reading(), Mode::empty())
-}
-
-fn open_inside(folder: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
-    openat2(folder, path, reading(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+fn find_inside(folder: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat2(folder, path, finding(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 #[cfg(test)]
