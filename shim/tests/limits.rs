@@ -345,6 +345,28 @@ fn an_update_below_the_memory_in_use_is_refused_and_changes_nothing() {
     assert_eq!(ctr.wait().expect("ctr ends").code(), Some(137));
 }
 
+/// `ctr` leaves the path out of the spec then.
+#[test]
+fn a_container_that_names_no_cgroup_has_one_that_it_cannot_change() {
+    let node = Node::start();
+    import_tools(&node);
+    let id = node.containerd.namespace();
+    let mount = "--mount=type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=nosuid:noexec:nodev:relatime:ro";
+    let options = ["--cgroup=", mount, "--memory-limit=134217728"];
+    let v2 = "$(busybox cut -d: -f3- /proc/self/cgroup)/memory.max";
+    let file = format!("{CGROUPS}{}", if is_cgroup_v2() { v2 } else { "/memory/memory.limit_in_bytes" });
+    // Less than the limit: swap has one as well, and would refuse more.
+    let script = format!("read limit < {file}; echo $limit; exec 2>&1; echo 67108864 > {file}");
+    let run = node.run(&options, TOOLS, id, &["/bin/sh", "-c", &script]);
+    let printed = run.stdout();
+    assert!(printed.starts_with("134217728\n"), "{printed} {}", run.stderr());
+    assert!(printed.contains("Read-only file system"), "{printed}");
+    let own = format!(":youki:{id}");
+    let parents = [CGROUPS.to_owned(), format!("{CGROUPS}/memory"), format!("{CGROUPS}/devices")];
+    assert!(parents.iter().all(|parent| !Path::new(parent).join(&own).exists()), "{own}");
+    node.assert_nothing_left();
+}
+
 #[test]
 fn a_limit_of_processes_holds() {
     let node = Node::start();

@@ -88,7 +88,7 @@ fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> a
     if let Some(linux) = told.linux_mut() {
         linux.set_cgroups_path(Some(cgroup.for_libcontainer.clone()));
     }
-    if let Some(mounts) = cgroup_mounts::replaced(spec)? {
+    if let Some(mounts) = cgroup_mounts::replaced(spec, &cgroup.folder)? {
         told.set_mounts(Some(mounts));
     }
     if let Some(mounts) = told.mounts_mut() {
