@@ -43,7 +43,7 @@ pub(super) fn create(
     Rootfs::mount(&request.rootfs, &rootfs_path)?;
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = CgroupPath::of(cgroups_path, &request.id);
+    let cgroup = CgroupPath::of(cgroups_path, &request.id)?;
     cgroup.ensure_manageable()?;
     let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?, spec.mounts().as_deref().unwrap_or_default())?
         .made_of(&request.rootfs);

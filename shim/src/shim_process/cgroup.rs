@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_all_pids, get_cgroup_setup};
+use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
+use nix::libc::{ENODEV, ENOENT, EOPNOTSUPP};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -40,14 +41,34 @@ pub(super) struct Cgroup {
 
 impl Cgroup {
     /// The cgroup that a spec asks for.
+    ///
+    /// # Errors
+    /// It asks for one that no container can have, or this system has none.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id), unified })
+        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id)?, unified })
+    }
+
+    /// To be called before the container is made: from then on, what runs in it is the container's, and ends with it.
+    ///
+    /// # Errors
+    /// Others run in it.
+    pub(super) fn ensure_unused(&self) -> anyhow::Result<()> {
+        let (folder, mut pids) = (self.path("devices"), Vec::new());
+        add_pids(&folder, &mut pids).with_context(|| format!("cannot list the processes in {}", folder.display()))?;
+        match pids.first() {
+            Some(pid) => bail!("the cgroup {} is not empty: process {pid} runs in it", folder.display()),
+            None => Ok(()),
+        }
     }
 
     /// Every process in it; none once it is gone.
     pub(super) fn pids(&self) -> Vec<Pid> {
-        get_all_pids(&self.path("devices")).unwrap_or_default()
+        let (folder, mut pids) = (self.path("devices"), Vec::new());
+        if let Err(error) = add_pids(&folder, &mut pids) {
+            tracing::warn!(cgroup = %folder.display(), %error, "cannot list all processes");
+        }
+        pids
     }
 
     /// Sends a signal to every process in it.
@@ -176,6 +197,29 @@ impl Cgroup {
         let root = Path::new(DEFAULT_CGROUP_ROOT);
         if self.unified { root.join(&self.path.folder) } else { root.join(controller).join(&self.path.folder) }
     }
+}
+
+/// Adds the processes of a cgroup and of those in it, as far as they are there.
+fn add_pids(folder: &Path, pids: &mut Vec<Pid>) -> io::Result<()> {
+    let is_gone = |error: &io::Error| matches!(error.raw_os_error(), Some(ENOENT | ENODEV));
+    match fs::read_to_string(folder.join("cgroup.procs")) {
+        Ok(text) => pids.extend(text.lines().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw)),
+        Err(error) if is_gone(&error) => return Ok(()),
+        // One of threads (cgroup v2): their processes stand in the one above.
+        Err(error) if error.raw_os_error() == Some(EOPNOTSUPP) => {}
+        Err(error) => return Err(error),
+    }
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            add_pids(&entry.path(), pids)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a cgroup and those in it.

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::Control;
+use super::launch::{Control, Declined};
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
 use super::spec::Spec;
@@ -69,7 +69,8 @@ impl Container {
     /// Has a guest host make the container and waits until it is ready to start. The caller waits for its exit.
     ///
     /// # Errors
-    /// The guest host's reason; nothing of the container is left then but its bundle.
+    /// The reason, the guest host's or that others run in the container's cgroup; nothing of the container is left
+    /// then but its bundle.
     pub(super) async fn create(
         request: CreateContainer,
         names: StreamNames,
@@ -81,6 +82,9 @@ impl Container {
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
+        // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
+        let spec = Spec::of(&bundle)?;
+        let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
         let job = Job::Create(Box::new(request));
         let control = Control::launch(&operator, &bundle, debug, &job, &guest_streams)?;
         // Each is at its end when the container is.
@@ -88,11 +92,9 @@ impl Container {
         let created = async {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
-            let spec = Spec::of(&bundle)?;
-            let cgroup = Cgroup::of(&spec, &id)?;
-            Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec, cgroup))
+            Ok((pid, OpenStreams::of(terminal, kept, &names)?))
         };
-        let (pid, streams, spec, cgroup) = match created.await {
+        let (pid, streams) = match created.await {
             Ok(created) => created,
             Err(error) => {
                 remove_leftovers(&bundle).await;
@@ -276,6 +278,13 @@ async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedF
             return Ok(created);
         }
     }
+/// The cgroup that a container is to have.
+fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
+    let cgroup = Cgroup::of(spec, id)?;
+    cgroup.ensure_unused()?;
+    Ok(cgroup)
+}
+
 }
 
 async fn remove_leftovers(bundle: &Path) {
