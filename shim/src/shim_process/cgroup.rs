@@ -31,7 +31,7 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// A process with much memory, on a busy node, takes its time to die. containerd waits for five seconds at most.
 const DEATH_PATIENCE: Duration = Duration::from_secs(4);
 /// systemd may be busy.
-const VANISH_PATIENCE: Duration = Duration::from_secs(30);
+const SYSTEMD_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Cgroup {
     path: CgroupPath,
@@ -76,6 +76,14 @@ impl Cgroup {
         for pid in self.pids() {
             // It may have ended meanwhile.
             let _ = signal.send(pid.as_raw());
+        }
+    }
+
+    /// Ends every process in it: at once where the kernel can (cgroup v2, Linux 5.14), else all but those that are
+    /// forked meanwhile.
+    fn end_processes(&self) {
+        if !self.unified || self.folder("").write("cgroup.kill", "1").is_err() {
+            self.kill(Signal::KILL);
         }
     }
 
@@ -135,23 +143,25 @@ impl Cgroup {
         Ok(exists().then(|| Any { type_url: name.to_owned(), value, ..Any::default() }))
     }
 
-    /// systemd removes a cgroup as soon as its last process has ended.
-    pub(super) fn vanishes(&self) -> bool {
+    /// systemd removes it as soon as its last process has ended.
+    pub(super) fn is_systemds(&self) -> bool {
         self.path.scope.is_some()
     }
 
     /// Ends what still runs in it and removes it.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
-        self.kill(Signal::KILL);
-        // Who is frozen does not die.
+        self.end_processes();
+        // A frozen process does not die (cgroup v1).
         let _ = self.thaw();
-        if self.vanishes() { self.vanished().await } else { self.remove_folders().await }
+        if self.is_systemds() { self.wait_until_removed().await } else { self.remove_folders().await }
     }
 
-    async fn vanished(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + VANISH_PATIENCE;
+    async fn wait_until_removed(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SYSTEMD_PATIENCE;
         while self.path("").exists() {
             ensure!(Instant::now() < deadline, "systemd does not remove the container's cgroup");
+            // Processes that were forked since the last kill.
+            self.end_processes();
             sleep(Duration::from_millis(1)).await;
         }
         Ok(())
@@ -164,8 +174,8 @@ impl Cgroup {
                 if Instant::now() >= deadline {
                     return Err(error).with_context(|| format!("cannot remove the cgroup {}", folder.display()));
                 }
-                // Whom they had begun meanwhile.
-                self.kill(Signal::KILL);
+                // Processes that were forked since the last kill.
+                self.end_processes();
                 sleep(Duration::from_millis(1)).await;
             }
         }

@@ -55,7 +55,7 @@ impl Container {
 
     /// Its process has just ended: the figures are read while they are there.
     pub(in super::super) fn keep_metrics(&self) {
-        if self.cgroup.vanishes() {
+        if self.cgroup.is_systemds() {
             // Earlier ones stay, if there are any.
             let _ = self.metrics();
         }
