@@ -6,8 +6,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use containerd_shim::api::{DeleteRequest, PauseRequest, ResumeRequest, StartRequest, WaitRequest};
+use containerd_shim::api::{DeleteRequest, KillRequest, PauseRequest, ResumeRequest, StartRequest, WaitRequest};
 use containerd_shim::protos::cgroups::metrics::Metrics as MetricsV1;
 use containerd_shim::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use containerd_shim::protos::protobuf::Message as _;
@@ -188,6 +189,25 @@ fn sigkill_ends_a_paused_container() {
         assert_eq!(node.end(name, "SIGKILL"), 137, "{name}");
     }
     node.assert_nothing_left();
+}
+
+/// The signal may come before the pause, after it, or between.
+#[test]
+fn sigkill_ends_a_container_that_is_about_to_be_paused() {
+    let node = Node::start();
+    for round in 0..20 {
+        let id = format!("c{round}");
+        node.start_detached(&[], HELLO, &id, &["/hello.wasm", "spin"]);
+        let (pausing, killing) = (node.task_client(&id), node.task_client(&id));
+        let pause = PauseRequest { id: id.clone(), ..PauseRequest::default() };
+        let kill = KillRequest { id: id.clone(), signal: 9, ..KillRequest::default() };
+        thread::scope(|scope| {
+            // A container that has ended cannot be paused.
+            scope.spawn(move || pausing.pause(context(), &pause).is_ok());
+            killing.kill(context(), &kill).expect("a container that runs or is paused");
+        });
+        assert_eq!(exit_code(&node, &id), 137, "{id}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -44,6 +45,8 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
+    /// Its first process was sent SIGKILL.
+    is_killed: AtomicBool,
     mounts: Mounts,
     /// The last figures that were read: the cgroup may go with the last process.
     last_metrics: Mutex<Option<Any>>,
@@ -79,12 +82,12 @@ impl Container {
         let (guest_streams, kept) = stdio::open(&names)?;
         let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
         expect_move();
-        // Before the process exists: it may be gone before its pid is known.
-        let exits = Exits::watch().await?;
-        fs::create_dir(bundle.join(STATE_FOLDER))?;
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
         let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
+        // Before the process exists: it may be gone before its pid is known.
+        let exits = Exits::watch().await?;
+        fs::create_dir(bundle.join(STATE_FOLDER))?;
         let job = Job::Create(Box::new(request));
         let control = Control::launch(&operator, &bundle, debug, &job, &guest_streams)?;
         // Each is at its end when the container is.
@@ -105,9 +108,20 @@ impl Container {
         init.exists(pid, streams);
         let has_pid_namespace = spec.has_own_pid_namespace();
         let mounts = Mounts::of(pid, &bundle);
-        let (execs, last_metrics) = (Mutex::default(), Mutex::default());
-        let container =
-            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, mounts, last_metrics };
+        let container = Self {
+            id,
+            bundle,
+            init,
+            control,
+            operator,
+            debug,
+            has_pid_namespace,
+            execs: Mutex::default(),
+            cgroup,
+            is_killed: AtomicBool::new(false),
+            mounts,
+            last_metrics: Mutex::default(),
+        };
         Ok((container, exits))
     }
 
@@ -264,6 +278,13 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
 }
 
+/// The cgroup that a container is to have.
+fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
+    let cgroup = Cgroup::of(spec, id)?;
+    cgroup.ensure_unused()?;
+    Ok(cgroup)
+}
+
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
 async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedFd>)> {
     let (mut created, mut ready) = (None, false);
@@ -278,13 +299,6 @@ async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedF
             return Ok(created);
         }
     }
-/// The cgroup that a container is to have.
-fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
-    let cgroup = Cgroup::of(spec, id)?;
-    cgroup.ensure_unused()?;
-    Ok(cgroup)
-}
-
 }
 
 async fn remove_leftovers(bundle: &Path) {

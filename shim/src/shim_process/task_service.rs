@@ -306,7 +306,7 @@ impl Task for TaskService {
             .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
         if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
         if signal == Signal::KILL && (request.all || request.exec_id.is_empty()) {
-            container.let_die().map_err(internal)?;
+            container.thaw_for_kill().map_err(internal)?;
         }
         Ok(Empty::default())
     }

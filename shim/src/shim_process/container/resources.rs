@@ -1,6 +1,7 @@
 //! What a container may use and has used.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use oci_spec::runtime::LinuxResources;
@@ -10,19 +11,19 @@ use crate::shim_process::cgroup::OomWatch;
 use crate::shim_process::task_state::{Refused, Request, TaskState};
 
 impl Container {
-    /// Stops everything in the container where it is.
+    /// Stops everything in the container where it is. The caller holds the first process's step.
     pub(in super::super) async fn pause(&self) -> anyhow::Result<()> {
         self.init.state().allows(Request::Pause)?;
         self.cgroup.freeze().await?;
-        if !self.init.advance(TaskState::Running, TaskState::Paused) {
-            // It ended meanwhile.
-            let _ = self.cgroup.thaw();
-            return Err(Refused::Pause(self.init.state().name()).into());
+        self.init.advance(TaskState::Running, TaskState::Paused);
+        if self.is_killed.load(Ordering::Relaxed) {
+            // The signal came before there was anything to thaw.
+            self.cgroup.thaw()?;
         }
         Ok(())
     }
 
-    /// Has everything in it go on.
+    /// Has everything in it go on. The caller holds the first process's step.
     pub(in super::super) fn resume(&self) -> anyhow::Result<()> {
         self.init.state().allows(Request::Resume)?;
         self.cgroup.thaw()?;
@@ -30,8 +31,11 @@ impl Container {
         Ok(())
     }
 
-    /// Has it die of a SIGKILL though it is paused: on cgroup v1, who is frozen does not.
-    pub(in super::super) fn let_die(&self) -> anyhow::Result<()> {
+    /// Has it die of the SIGKILL that it was sent, though it is paused or about to be: on cgroup v1, a frozen process does
+    /// not.
+    pub(in super::super) fn thaw_for_kill(&self) -> anyhow::Result<()> {
+        // Before the state is read: a pause that this overlooks sees it.
+        self.is_killed.store(true, Ordering::Relaxed);
         if self.init.state() == TaskState::Paused {
             self.cgroup.thaw()?;
         }
