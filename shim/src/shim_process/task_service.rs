@@ -1,7 +1,7 @@
 //! containerd's task API, version 2 (`containerd.task.v2.Task`). Each method finds its container, has it work, and puts
 //! the answer into containerd's words.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::pin::pin;
 use std::process;
@@ -56,6 +56,20 @@ pub(super) struct TaskService {
     exit: Arc<ExitSignal>,
     publisher: Arc<RemotePublisher>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// The ids of the containers that are being created.
+    creating: Mutex<HashSet<String>>,
+}
+
+/// A create, until it is dropped.
+struct Creating<'a> {
+    id: String,
+    service: &'a TaskService,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.service.creating().remove(&self.id);
+    }
 }
 
 impl TaskService {
@@ -67,11 +81,22 @@ impl TaskService {
         publisher: RemotePublisher,
     ) -> Self {
         let publisher = Arc::new(publisher);
-        Self { namespace, sandbox, debug, exit, publisher, containers: Mutex::default() }
+        let (containers, creating) = (Mutex::default(), Mutex::default());
+        Self { namespace, sandbox, debug, exit, publisher, containers, creating }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn creating(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a container is being created; none where it is already.
+    fn begin_create(&self, id: &str) -> Option<Creating<'_>> {
+        let begun = self.creating().insert(id.to_owned());
+        begun.then(|| Creating { id: id.to_owned(), service: self })
     }
 
     /// The container of a request.
@@ -172,7 +197,9 @@ impl Task for TaskService {
             return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
         }
         if self.containers().contains_key(&request.id) {
-            return Err(status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id)));
+        let exists = || status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id));
+        let _creating = self.begin_create(&request.id).ok_or_else(exists)?;
+            return Err(exists());
         }
         wait_for_debugger().await.map_err(internal)?;
         let rootfs = request.rootfs.iter().map(|mount| RootfsMount {
@@ -403,7 +430,10 @@ impl Task for TaskService {
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
         // The other containers of the sandbox still need this shim.
-        if request.now || self.containers().is_empty() {
+        // containerd asks for it behind a container, whose own create it has given up on if there is one. Creates are
+        // looked at first: what comes of one meanwhile is among the containers.
+        let creates_others = self.creating().iter().any(|id| *id != request.id);
+        if request.now || (!creates_others && self.containers().is_empty()) {
             self.exit.signal();
         }
         Ok(Empty::default())
