@@ -315,6 +315,10 @@ fn an_update_changes_the_limits_of_a_running_container() {
             "memory": {"limit": 256 * MIB, "swap": 256 * MIB, "reservation": 64 * MIB},
             "pids": {"limit": 77},
             "devices": [{"allow": true, "access": "rwm"}],
+            "blockIO": {},
+            // As the kubelet may send them.
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+            "unified": {"memory.high": "201326592", "memory.oom.group": "1"},
         });
         node.update(name, &limits).expect("possible");
         for (v1, v2, value_v1, value_v2) in [
@@ -363,6 +367,21 @@ fn an_update_below_the_memory_in_use_is_refused_and_changes_nothing() {
     assert_eq!(pids(), pids_before);
     assert_done(&node.ctr(&["task", "kill", "-s", "SIGKILL", "full"]));
     assert_eq!(ctr.wait().expect("ctr ends").code(), Some(137));
+}
+
+#[test]
+fn an_update_of_what_cannot_be_changed_is_refused_and_changes_nothing() {
+    let node = Node::start();
+    node.start_detached(&["--memory-limit=268435456"], HELLO, "c", &["/hello.wasm", "daemon"]);
+    let limits = json!({
+        "memory": {"limit": 128 * MIB},
+        "cpu": {"realtimeRuntime": 1000},
+        "blockIO": {"weight": 100},
+    });
+    let (_, message) = refusal(node.update("c", &limits));
+    assert!(message.contains("cannot change blockIO, cpu.realtimeRuntime of a running container"), "{message}");
+    assert_eq!(memory_limit(&node, "c"), "268435456");
+    assert_eq!(node.end("c", "SIGTERM"), 143);
 }
 
 /// `ctr` leaves the path out of the spec then.

@@ -9,6 +9,7 @@ mod oom;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -37,6 +38,8 @@ pub(super) struct Cgroup {
     path: CgroupPath,
     /// cgroup v2: one hierarchy for all controllers.
     unified: bool,
+    /// Updates were done without some of what they asked for, which is logged once.
+    has_left_out: Once,
 }
 
 impl Cgroup {
@@ -46,7 +49,7 @@ impl Cgroup {
     /// It asks for one that no container can have, or this system has none.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id)?, unified })
+        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id)?, unified, has_left_out: Once::new() })
     }
 
     /// To be called before the container is made: from then on, what runs in it is the container's, and ends with it.

@@ -8,7 +8,8 @@ use oci_spec::runtime::LinuxResources;
 
 use super::Container;
 use crate::shim_process::cgroup::OomWatch;
-use crate::shim_process::task_state::{Refused, Request, TaskState};
+use crate::shim_process::spec::resources_of;
+use crate::shim_process::task_state::{Request, TaskState};
 
 impl Container {
     /// Stops everything in the container where it is. The caller holds the first process's step.
@@ -45,7 +46,7 @@ impl Container {
     /// Changes its limits; all of them, or none.
     pub(in super::super) fn update(&self, resources: &LinuxResources) -> anyhow::Result<()> {
         self.init.state().allows(Request::Update)?;
-        self.cgroup.update(resources)
+        self.cgroup.update(resources, &resources_of(&self.bundle)?)
     }
 
     /// What it has used, the last that was read where its cgroup has gone; nothing where nothing was.
