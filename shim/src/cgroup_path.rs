@@ -1,6 +1,6 @@
 //! Where a container's cgroup lies and who manages it, as its spec says.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::ensure;
 use libcgroups::common::{CgroupSetup, get_cgroup_setup};
@@ -20,15 +20,25 @@ pub(crate) struct CgroupPath {
 
 impl CgroupPath {
     /// What the spec of a container says, if it does.
-    pub(crate) fn of(in_spec: Option<&Path>, id: &str) -> Self {
+    ///
+    /// # Errors
+    /// The path leads to no folder below the root of a hierarchy: whatever runs in a container's cgroup ends with it.
+    pub(crate) fn of(in_spec: Option<&Path>, id: &str) -> anyhow::Result<Self> {
         // libcontainer's own choice for a spec that names none.
         let in_spec = in_spec.map_or_else(|| PathBuf::from(format!(":youki:{id}")), Path::to_owned);
-        match in_spec.to_str().and_then(scope) {
+        let path = match in_spec.to_str().and_then(scope) {
             Some((scope, folder)) => {
                 Self { for_libcontainer: Path::new("/").join(&folder), folder, scope: Some(scope) }
             }
             None => Self { folder: below_root(&in_spec), for_libcontainer: in_spec, scope: None },
-        }
+        };
+        let mut parts = path.folder.components().peekable();
+        ensure!(
+            parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_))),
+            "a container cannot have the cgroup {:?}: its path must lead below the root, and not through \"..\"",
+            path.for_libcontainer
+        );
+        Ok(path)
     }
 
     /// # Errors
@@ -88,8 +98,18 @@ mod tests {
             ),
             ("-.slice:dapr:app", "dapr-app.scope", true),
         ] {
-            let path = CgroupPath::of(Some(Path::new(cgroups_path)), "id");
+            let path = CgroupPath::of(Some(Path::new(cgroups_path)), "id").expect("below the root");
             assert_eq!((path.folder.to_str(), path.scope.is_some()), (Some(folder), is_unit), "{cgroups_path}");
+        }
+        let path = CgroupPath::of(None, "id").expect("below the root");
+        assert_eq!(path.folder.to_str(), Some(":youki:id"));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_below_the_root_is_refused() {
+        for cgroups_path in ["", "/", "//", ".", "/.", "./a", "..", "/..", "a/..", "/a/../b", "/a/.."] {
+            let refusal = CgroupPath::of(Some(Path::new(cgroups_path)), "id").expect_err(cgroups_path).to_string();
+            assert!(refusal.contains(&format!("cannot have the cgroup {cgroups_path:?}")), "{refusal}");
         }
     }
 }

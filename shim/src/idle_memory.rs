@@ -9,7 +9,7 @@ use nix::libc::{PF_W, PT_LOAD, dl_iterate_phdr, dl_phdr_info, malloc_trim};
 use rustix::mm::{Advice, madvise};
 use rustix::param::page_size;
 
-/// What ends sooner has nothing to give back that does not go with it.
+/// A process that ends sooner frees all of its memory anyway.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Gives back once, a moment from now, what the kernel can have.

@@ -207,6 +207,29 @@ fn a_create_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
     node.assert_nothing_left();
 }
 
+/// Whoever cleans up behind a container ends all that runs in its cgroup.
+#[test]
+fn a_cgroup_that_another_container_runs_in_is_refused_and_the_other_goes_on() {
+    let node = Node::start();
+    let parent = format!("--cgroup=/{}", node.containerd.namespace());
+    let shared = format!("{parent}/shared");
+    node.start_detached(&[&shared], HELLO, "first", &["/hello.wasm", "daemon"]);
+    let pid = node.pid("first");
+    for cgroup in [&shared, &parent] {
+        for name in ENGINES {
+            let run = node.run(&[cgroup, &engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+            run.assert_refused(&[node.containerd.namespace(), &format!("is not empty: process {pid} runs in it")]);
+        }
+    }
+    assert_eq!(node.pid("first"), pid);
+    let tasks = node.ctr(&["task", "ls"]).stdout();
+    assert!(tasks.lines().any(|line| line.starts_with("first ") && line.contains("RUNNING")), "{tasks}");
+    assert_eq!(node.end("first", "SIGTERM"), 143);
+    let run = node.run(&[&shared], HELLO, "second", &["/hello.wasm", "echo", "hi"]);
+    assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{}", run.stderr());
+    node.assert_nothing_left();
+}
+
 #[test]
 fn a_volume_that_is_not_there_is_named() {
     let node = Node::start();

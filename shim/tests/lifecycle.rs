@@ -4,8 +4,21 @@ mod support;
 
 use std::process::{Command, Stdio};
 
+use containerd_shim::api::ShutdownRequest;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::events::Events;
+use support::task_client::context;
 use support::{ENGINES, HELLO, Node, engine, programs};
+
+const WAIT_DEBUGGER: (&str, &str) = ("CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER", "1");
+
+/// The shim that waits for a debugger before it creates a container.
+fn waiting_shim(node: &Node) -> Pid {
+    let line = node.containerd.wait_for_log("waiting for SIGUSR1");
+    let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a pid");
+    Pid::from_raw(pid.parse().expect("a number"))
+}
 
 #[test]
 fn sigkill_ends_an_endless_loop_with_137() {
@@ -91,16 +104,26 @@ fn containerd_is_told_what_the_runtime_is_without_runc() {
 
 #[test]
 fn a_debugger_can_be_attached_before_a_container_is_created() {
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
-
-    let node = Node::start_with_environment(&[("CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER", "1")]);
+    let node = Node::start_with_environment(&[WAIT_DEBUGGER]);
     let mut command = node.run_command(&["--rm"], HELLO, "debugged", &["/hello.wasm", "echo", "hi"]);
     let ctr = command.stdout(Stdio::piped()).spawn().expect("ctr");
-    let waiting = "waiting for SIGUSR1";
-    let line = node.containerd.wait_for_log(waiting);
-    let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a pid");
-    kill(Pid::from_raw(pid.parse().expect("a number")), Signal::SIGUSR1).expect("the shim waits");
+    let shim = waiting_shim(&node);
+    kill(shim, Signal::SIGUSR1).expect("the shim waits");
     let output = ctr.wait_with_output().expect("ctr ends");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n");
+}
+
+/// As containerd asks for it when it has removed the last container of a sandbox, while the next is on its way.
+#[test]
+fn a_shim_is_not_shut_down_while_it_creates_another_container() {
+    let node = Node::start_with_environment(&[WAIT_DEBUGGER]);
+    let mut command = node.run_command(&["--rm"], HELLO, "next", &["/hello.wasm", "echo", "hi"]);
+    let ctr = command.stdout(Stdio::piped()).spawn().expect("ctr");
+    let shim = waiting_shim(&node);
+    let request = ShutdownRequest { id: "last".to_owned(), ..ShutdownRequest::default() };
+    node.task_client("next").shutdown(context(), &request).expect("nothing to refuse");
+    kill(shim, Signal::SIGUSR1).expect("the shim waits");
+    let output = ctr.wait_with_output().expect("ctr ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n");
+    node.assert_nothing_left();
 }

@@ -6,8 +6,9 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use containerd_shim::api::{DeleteRequest, PauseRequest, ResumeRequest, StartRequest, WaitRequest};
+use containerd_shim::api::{DeleteRequest, KillRequest, PauseRequest, ResumeRequest, StartRequest, WaitRequest};
 use containerd_shim::protos::cgroups::metrics::Metrics as MetricsV1;
 use containerd_shim::protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use containerd_shim::protos::protobuf::Message as _;
@@ -190,6 +191,25 @@ fn sigkill_ends_a_paused_container() {
     node.assert_nothing_left();
 }
 
+/// The signal may come before the pause, after it, or between.
+#[test]
+fn sigkill_ends_a_container_that_is_about_to_be_paused() {
+    let node = Node::start();
+    for round in 0..20 {
+        let id = format!("c{round}");
+        node.start_detached(&[], HELLO, &id, &["/hello.wasm", "spin"]);
+        let (pausing, killing) = (node.task_client(&id), node.task_client(&id));
+        let pause = PauseRequest { id: id.clone(), ..PauseRequest::default() };
+        let kill = KillRequest { id: id.clone(), signal: 9, ..KillRequest::default() };
+        thread::scope(|scope| {
+            // A container that has ended cannot be paused.
+            scope.spawn(move || pausing.pause(context(), &pause).is_ok());
+            killing.kill(context(), &kill).expect("a container that runs or is paused");
+        });
+        assert_eq!(exit_code(&node, &id), 137, "{id}");
+    }
+}
+
 #[test]
 fn a_signal_to_a_paused_container_waits_for_its_resumption() {
     let node = Node::start();
@@ -295,6 +315,10 @@ fn an_update_changes_the_limits_of_a_running_container() {
             "memory": {"limit": 256 * MIB, "swap": 256 * MIB, "reservation": 64 * MIB},
             "pids": {"limit": 77},
             "devices": [{"allow": true, "access": "rwm"}],
+            "blockIO": {},
+            // As the kubelet may send them.
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+            "unified": {"memory.high": "201326592", "memory.oom.group": "1"},
         });
         node.update(name, &limits).expect("possible");
         for (v1, v2, value_v1, value_v2) in [
@@ -343,6 +367,43 @@ fn an_update_below_the_memory_in_use_is_refused_and_changes_nothing() {
     assert_eq!(pids(), pids_before);
     assert_done(&node.ctr(&["task", "kill", "-s", "SIGKILL", "full"]));
     assert_eq!(ctr.wait().expect("ctr ends").code(), Some(137));
+}
+
+#[test]
+fn an_update_of_what_cannot_be_changed_is_refused_and_changes_nothing() {
+    let node = Node::start();
+    node.start_detached(&["--memory-limit=268435456"], HELLO, "c", &["/hello.wasm", "daemon"]);
+    let limits = json!({
+        "memory": {"limit": 128 * MIB},
+        "cpu": {"realtimeRuntime": 1000},
+        "blockIO": {"weight": 100},
+    });
+    let (_, message) = refusal(node.update("c", &limits));
+    assert!(message.contains("cannot change blockIO, cpu.realtimeRuntime of a running container"), "{message}");
+    assert_eq!(memory_limit(&node, "c"), "268435456");
+    assert_eq!(node.end("c", "SIGTERM"), 143);
+}
+
+/// `ctr` leaves the path out of the spec then.
+#[test]
+fn a_container_that_names_no_cgroup_has_one_that_it_cannot_change() {
+    let node = Node::start();
+    import_tools(&node);
+    let id = node.containerd.namespace();
+    let mount = "--mount=type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=nosuid:noexec:nodev:relatime:ro";
+    let options = ["--cgroup=", mount, "--memory-limit=134217728"];
+    let v2 = "$(busybox cut -d: -f3- /proc/self/cgroup)/memory.max";
+    let file = format!("{CGROUPS}{}", if is_cgroup_v2() { v2 } else { "/memory/memory.limit_in_bytes" });
+    // Less than the limit: swap has one as well, and would refuse more.
+    let script = format!("read limit < {file}; echo $limit; exec 2>&1; echo 67108864 > {file}");
+    let run = node.run(&options, TOOLS, id, &["/bin/sh", "-c", &script]);
+    let printed = run.stdout();
+    assert!(printed.starts_with("134217728\n"), "{printed} {}", run.stderr());
+    assert!(printed.contains("Read-only file system"), "{printed}");
+    let own = format!(":youki:{id}");
+    let parents = [CGROUPS.to_owned(), format!("{CGROUPS}/memory"), format!("{CGROUPS}/devices")];
+    assert!(parents.iter().all(|parent| !Path::new(parent).join(&own).exists()), "{own}");
+    node.assert_nothing_left();
 }
 
 #[test]

@@ -15,11 +15,12 @@ use oci_spec::runtime::{Mount, MountBuilder, Spec};
 const READ_ONLY: [&str; 5] = ["rbind", "ro", "nosuid", "nodev", "noexec"];
 
 /// The spec's mounts, with a folder of read-only ones, one a controller, in the place of a mount of type `cgroup`; none
-/// where there is nothing to replace.
-pub(super) fn replaced(spec: &Spec) -> anyhow::Result<Option<Vec<Mount>>> {
-    let cgroup = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+/// where there is nothing to replace. `cgroup` is the container's folder below the root of a hierarchy.
+pub(super) fn replaced(spec: &Spec, cgroup: &Path) -> anyhow::Result<Option<Vec<Mount>>> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let (Some(cgroup), true) = (cgroup, mounts.iter().any(is_cgroup)) else { return Ok(None) };
+    if !mounts.iter().any(is_cgroup) {
+        return Ok(None);
+    }
     if let CgroupSetup::Unified = get_cgroup_setup().context("cannot tell the version of cgroups")? {
         return Ok(None);
     }
@@ -39,7 +40,6 @@ fn is_cgroup(mount: &Mount) -> bool {
 }
 
 fn of_controllers(destination: &Path, cgroup: &Path) -> anyhow::Result<Vec<Mount>> {
-    let cgroup = cgroup.strip_prefix("/").unwrap_or(cgroup);
     // A hierarchy of two controllers is known by their names and by that of its folder.
     let mut hierarchies: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for (controller, hierarchy) in list_supported_mount_points().context("cannot list the cgroup hierarchies")? {

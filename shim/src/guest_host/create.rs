@@ -43,7 +43,7 @@ pub(super) fn create(
     Rootfs::mount(&request.rootfs, &rootfs_path)?;
     let spec = Spec::load(request.bundle.join("config.json")).context("cannot read the container's config.json")?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    let cgroup = CgroupPath::of(cgroups_path, &request.id);
+    let cgroup = CgroupPath::of(cgroups_path, &request.id)?;
     cgroup.ensure_manageable()?;
     let rootfs = Rootfs::open_root(&root_of(&spec, &request.bundle)?, spec.mounts().as_deref().unwrap_or_default())?
         .made_of(&request.rootfs);
@@ -88,7 +88,7 @@ fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> a
     if let Some(linux) = told.linux_mut() {
         linux.set_cgroups_path(Some(cgroup.for_libcontainer.clone()));
     }
-    if let Some(mounts) = cgroup_mounts::replaced(spec)? {
+    if let Some(mounts) = cgroup_mounts::replaced(spec, &cgroup.folder)? {
         told.set_mounts(Some(mounts));
     }
     if let Some(mounts) = told.mounts_mut() {

@@ -9,11 +9,13 @@ mod oom;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_all_pids, get_cgroup_setup};
+use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
+use nix::libc::{ENODEV, ENOENT, EOPNOTSUPP};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -30,24 +32,46 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 /// A process with much memory, on a busy node, takes its time to die. containerd waits for five seconds at most.
 const DEATH_PATIENCE: Duration = Duration::from_secs(4);
 /// systemd may be busy.
-const VANISH_PATIENCE: Duration = Duration::from_secs(30);
+const SYSTEMD_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Cgroup {
     path: CgroupPath,
     /// cgroup v2: one hierarchy for all controllers.
     unified: bool,
+    /// Updates were done without some of what they asked for, which is logged once.
+    has_left_out: Once,
 }
 
 impl Cgroup {
     /// The cgroup that a spec asks for.
+    ///
+    /// # Errors
+    /// It asks for one that no container can have, or this system has none.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id), unified })
+        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id)?, unified, has_left_out: Once::new() })
+    }
+
+    /// To be called before the container is made: from then on, what runs in it is the container's, and ends with it.
+    ///
+    /// # Errors
+    /// Others run in it.
+    pub(super) fn ensure_unused(&self) -> anyhow::Result<()> {
+        let (folder, mut pids) = (self.path("devices"), Vec::new());
+        add_pids(&folder, &mut pids).with_context(|| format!("cannot list the processes in {}", folder.display()))?;
+        match pids.first() {
+            Some(pid) => bail!("the cgroup {} is not empty: process {pid} runs in it", folder.display()),
+            None => Ok(()),
+        }
     }
 
     /// Every process in it; none once it is gone.
     pub(super) fn pids(&self) -> Vec<Pid> {
-        get_all_pids(&self.path("devices")).unwrap_or_default()
+        let (folder, mut pids) = (self.path("devices"), Vec::new());
+        if let Err(error) = add_pids(&folder, &mut pids) {
+            tracing::warn!(cgroup = %folder.display(), %error, "cannot list all processes");
+        }
+        pids
     }
 
     /// Sends a signal to every process in it.
@@ -55,6 +79,14 @@ impl Cgroup {
         for pid in self.pids() {
             // It may have ended meanwhile.
             let _ = signal.send(pid.as_raw());
+        }
+    }
+
+    /// Ends every process in it: at once where the kernel can (cgroup v2, Linux 5.14), else all but those that are
+    /// forked meanwhile.
+    fn end_processes(&self) {
+        if !self.unified || self.folder("").write("cgroup.kill", "1").is_err() {
+            self.kill(Signal::KILL);
         }
     }
 
@@ -114,23 +146,25 @@ impl Cgroup {
         Ok(exists().then(|| Any { type_url: name.to_owned(), value, ..Any::default() }))
     }
 
-    /// systemd removes a cgroup as soon as its last process has ended.
-    pub(super) fn vanishes(&self) -> bool {
+    /// systemd removes it as soon as its last process has ended.
+    pub(super) fn is_systemds(&self) -> bool {
         self.path.scope.is_some()
     }
 
     /// Ends what still runs in it and removes it.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
-        self.kill(Signal::KILL);
-        // Who is frozen does not die.
+        self.end_processes();
+        // A frozen process does not die (cgroup v1).
         let _ = self.thaw();
-        if self.vanishes() { self.vanished().await } else { self.remove_folders().await }
+        if self.is_systemds() { self.wait_until_removed().await } else { self.remove_folders().await }
     }
 
-    async fn vanished(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + VANISH_PATIENCE;
+    async fn wait_until_removed(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SYSTEMD_PATIENCE;
         while self.path("").exists() {
             ensure!(Instant::now() < deadline, "systemd does not remove the container's cgroup");
+            // Processes that were forked since the last kill.
+            self.end_processes();
             sleep(Duration::from_millis(1)).await;
         }
         Ok(())
@@ -143,8 +177,8 @@ impl Cgroup {
                 if Instant::now() >= deadline {
                     return Err(error).with_context(|| format!("cannot remove the cgroup {}", folder.display()));
                 }
-                // Whom they had begun meanwhile.
-                self.kill(Signal::KILL);
+                // Processes that were forked since the last kill.
+                self.end_processes();
                 sleep(Duration::from_millis(1)).await;
             }
         }
@@ -176,6 +210,29 @@ impl Cgroup {
         let root = Path::new(DEFAULT_CGROUP_ROOT);
         if self.unified { root.join(&self.path.folder) } else { root.join(controller).join(&self.path.folder) }
     }
+}
+
+/// Adds the processes of a cgroup and of those in it, as far as they are there.
+fn add_pids(folder: &Path, pids: &mut Vec<Pid>) -> io::Result<()> {
+    let is_gone = |error: &io::Error| matches!(error.raw_os_error(), Some(ENOENT | ENODEV));
+    match fs::read_to_string(folder.join("cgroup.procs")) {
+        Ok(text) => pids.extend(text.lines().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw)),
+        Err(error) if is_gone(&error) => return Ok(()),
+        // One of threads (cgroup v2): their processes stand in the one above.
+        Err(error) if error.raw_os_error() == Some(EOPNOTSUPP) => {}
+        Err(error) => return Err(error),
+    }
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            add_pids(&entry.path(), pids)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a cgroup and those in it.

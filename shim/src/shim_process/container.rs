@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -19,7 +20,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::Control;
+use super::launch::{Control, Declined};
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
 use super::spec::Spec;
@@ -44,6 +45,8 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
+    /// Its first process was sent SIGKILL.
+    is_killed: AtomicBool,
     mounts: Mounts,
     /// The last figures that were read: the cgroup may go with the last process.
     last_metrics: Mutex<Option<Any>>,
@@ -69,7 +72,8 @@ impl Container {
     /// Has a guest host make the container and waits until it is ready to start. The caller waits for its exit.
     ///
     /// # Errors
-    /// The guest host's reason; nothing of the container is left then but its bundle.
+    /// The reason, the guest host's or that others run in the container's cgroup; nothing of the container is left
+    /// then but its bundle.
     pub(super) async fn create(
         request: CreateContainer,
         names: StreamNames,
@@ -78,6 +82,9 @@ impl Container {
         let (guest_streams, kept) = stdio::open(&names)?;
         let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
         expect_move();
+        // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
+        let spec = Spec::of(&bundle)?;
+        let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
@@ -88,11 +95,9 @@ impl Container {
         let created = async {
             let (pid, terminal) = await_creation(&control).await?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
-            let spec = Spec::of(&bundle)?;
-            let cgroup = Cgroup::of(&spec, &id)?;
-            Ok((pid, OpenStreams::of(terminal, kept, &names)?, spec, cgroup))
+            Ok((pid, OpenStreams::of(terminal, kept, &names)?))
         };
-        let (pid, streams, spec, cgroup) = match created.await {
+        let (pid, streams) = match created.await {
             Ok(created) => created,
             Err(error) => {
                 remove_leftovers(&bundle).await;
@@ -103,9 +108,20 @@ impl Container {
         init.exists(pid, streams);
         let has_pid_namespace = spec.has_own_pid_namespace();
         let mounts = Mounts::of(pid, &bundle);
-        let (execs, last_metrics) = (Mutex::default(), Mutex::default());
-        let container =
-            Self { id, bundle, init, control, operator, debug, has_pid_namespace, execs, cgroup, mounts, last_metrics };
+        let container = Self {
+            id,
+            bundle,
+            init,
+            control,
+            operator,
+            debug,
+            has_pid_namespace,
+            execs: Mutex::default(),
+            cgroup,
+            is_killed: AtomicBool::new(false),
+            mounts,
+            last_metrics: Mutex::default(),
+        };
         Ok((container, exits))
     }
 
@@ -260,6 +276,13 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     let details = ProcessDetails { exec_id: exec_id.to_owned(), ..ProcessDetails::default() };
     let value = details.write_to_bytes().context("an exec id that does not fit containerd's message")?;
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
+}
+
+/// The cgroup that a container is to have.
+fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
+    let cgroup = Cgroup::of(spec, id)?;
+    cgroup.ensure_unused()?;
+    Ok(cgroup)
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.

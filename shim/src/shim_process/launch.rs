@@ -15,10 +15,10 @@ use crate::operator_config::OperatorConfig;
 use crate::protocol::{self, FromGuestHost, Job, ToGuestHost, receive_with_descriptors, send_message};
 use crate::read_only;
 
-/// The guest host's reason not to do what it was asked for.
+/// The reason not to do what was asked for, which its author can mend.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Declined(String);
+pub(super) struct Declined(pub(super) String);
 
 /// The shim's end of the socket to a guest host.
 pub(super) struct Control(AsyncFd<OwnedFd>);

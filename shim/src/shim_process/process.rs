@@ -127,14 +127,14 @@ impl Process {
     }
 
     /// Takes a step, unless the state has become another meanwhile.
-    pub(super) fn advance(&self, from: TaskState, to: TaskState) -> bool {
+    pub(super) fn advance(&self, from: TaskState, to: TaskState) {
         self.state.send_if_modified(|state| {
             let expected = *state == from;
             if expected {
                 *state = to;
             }
             expected
-        })
+        });
     }
 
     /// Notes that the process has ended: nothing more will be written.

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxResources};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 #[derive(Deserialize)]
 pub(super) struct Spec {
@@ -25,8 +26,7 @@ struct Linux {
 
 impl Spec {
     pub(super) fn of(bundle: &Path) -> anyhow::Result<Self> {
-        let spec = fs::read(bundle.join("config.json")).context("cannot read config.json")?;
-        serde_json::from_slice(&spec).context("cannot read config.json")
+        read(bundle)
     }
 
     pub(super) fn cgroups_path(&self) -> Option<&Path> {
@@ -39,4 +39,23 @@ impl Spec {
         let namespaces = self.linux.as_ref().and_then(|linux| linux.namespaces.as_deref()).unwrap_or_default();
         namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
     }
+}
+
+/// What the container of a bundle was to have when it was made.
+pub(super) fn resources_of(bundle: &Path) -> anyhow::Result<LinuxResources> {
+    #[derive(Deserialize)]
+    struct Spec {
+        linux: Option<Linux>,
+    }
+    #[derive(Deserialize)]
+    struct Linux {
+        resources: Option<LinuxResources>,
+    }
+    let spec: Spec = read(bundle)?;
+    Ok(spec.linux.and_then(|linux| linux.resources).unwrap_or_default())
+}
+
+fn read<T: DeserializeOwned>(bundle: &Path) -> anyhow::Result<T> {
+    let spec = fs::read(bundle.join("config.json")).context("cannot read config.json")?;
+    serde_json::from_slice(&spec).context("cannot read config.json")
 }

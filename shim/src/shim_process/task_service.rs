@@ -1,7 +1,7 @@
 //! containerd's task API, version 2 (`containerd.task.v2.Task`). Each method finds its container, has it work, and puts
 //! the answer into containerd's words.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::pin::pin;
 use std::process;
@@ -56,6 +56,20 @@ pub(super) struct TaskService {
     exit: Arc<ExitSignal>,
     publisher: Arc<RemotePublisher>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// The ids of the containers that are being created.
+    creating: Mutex<HashSet<String>>,
+}
+
+/// A create, until it is dropped.
+struct Creating<'a> {
+    id: String,
+    service: &'a TaskService,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.service.creating().remove(&self.id);
+    }
 }
 
 impl TaskService {
@@ -67,11 +81,22 @@ impl TaskService {
         publisher: RemotePublisher,
     ) -> Self {
         let publisher = Arc::new(publisher);
-        Self { namespace, sandbox, debug, exit, publisher, containers: Mutex::default() }
+        let (containers, creating) = (Mutex::default(), Mutex::default());
+        Self { namespace, sandbox, debug, exit, publisher, containers, creating }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn creating(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a container is being created; none where it is already.
+    fn begin_create(&self, id: &str) -> Option<Creating<'_>> {
+        let begun = self.creating().insert(id.to_owned());
+        begun.then(|| Creating { id: id.to_owned(), service: self })
     }
 
     /// The container of a request.
@@ -89,7 +114,8 @@ impl TaskService {
         }
     }
 
-    /// Tells containerd what happened. Where it cannot be told, it has been logged, and containerd asks on its return.
+    /// Queues the news for containerd. What cannot be delivered is tried again five times within 15 seconds, and then
+    /// dropped without a word in the log; containerd asks for the state of its tasks when it comes back.
     async fn publish<E: Event + Message>(publisher: &RemotePublisher, namespace: &str, event: E) {
         let topic = event.topic();
         let published = async {
@@ -171,8 +197,10 @@ impl Task for TaskService {
         if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
             return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
         }
+        let exists = || status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id));
+        let _creating = self.begin_create(&request.id).ok_or_else(exists)?;
         if self.containers().contains_key(&request.id) {
-            return Err(status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id)));
+            return Err(exists());
         }
         wait_for_debugger().await.map_err(internal)?;
         let rootfs = request.rootfs.iter().map(|mount| RootfsMount {
@@ -305,7 +333,7 @@ impl Task for TaskService {
             .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
         if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
         if signal == Signal::KILL && (request.all || request.exec_id.is_empty()) {
-            container.let_die().map_err(internal)?;
+            container.thaw_for_kill().map_err(internal)?;
         }
         Ok(Empty::default())
     }
@@ -401,8 +429,11 @@ impl Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
+        // containerd asks for it behind a container, whose own create it has given up on if there is one. Creates are
+        // looked at first: what comes of one meanwhile is among the containers.
+        let creates_others = self.creating().iter().any(|id| *id != request.id);
         // The other containers of the sandbox still need this shim.
-        if request.now || self.containers().is_empty() {
+        if request.now || (!creates_others && self.containers().is_empty()) {
             self.exit.signal();
         }
         Ok(Empty::default())

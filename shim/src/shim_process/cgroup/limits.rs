@@ -1,5 +1,8 @@
 //! Changes the limits of a running container. What a request leaves out, or gives as 0 or empty, stays as it is, and
 //! so do its rules for devices.
+//!
+//! Clients send all that a container was made with, and their changes in it: so do containerd's CRI and nerdctl. What
+//! cannot be changed is refused only where it is to be another.
 
 use anyhow::{Context as _, ensure};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
@@ -23,8 +26,20 @@ fn change(controller: &'static str, file: &'static str, value: impl ToString) ->
 
 impl Cgroup {
     /// # Errors
-    /// The kernel's reason, such as more memory in use than the new limit; then nothing has changed.
-    pub(in super::super) fn update(&self, resources: &LinuxResources) -> anyhow::Result<()> {
+    /// What cannot be changed, or the kernel's reason, such as more memory in use than the new limit; then nothing has
+    /// changed.
+    pub(in super::super) fn update(
+        &self,
+        resources: &LinuxResources,
+        made_with: &LinuxResources,
+    ) -> anyhow::Result<()> {
+        let unchangeable = unchangeable(resources, made_with);
+        ensure!(unchangeable.is_empty(), "cannot change {} of a running container", unchangeable.join(", "));
+        let left_out = left_out(resources, made_with);
+        if !left_out.is_empty() {
+            let cgroup = self.path.folder.display();
+            self.has_left_out.call_once(|| tracing::warn!(%cgroup, ?left_out, "an update is done without some limits"));
+        }
         let changes = if self.unified { self.changes_v2(resources)? } else { self.changes_v1(resources) };
         let mut before = Vec::new();
         let updated = changes.iter().try_for_each(|Change { controller, file, value }| {
@@ -80,6 +95,36 @@ impl Cgroup {
 /// A number that is not the 0 for what is left out.
 fn given<N: Default + PartialEq>(number: Option<N>) -> Option<N> {
     number.filter(|number| *number != N::default())
+}
+
+/// What is to be another than the container was made with, and cannot be.
+fn unchangeable(asked: &LinuxResources, made_with: &LinuxResources) -> Vec<&'static str> {
+    fn differs<T: Default + PartialEq>(asked: Option<T>, made_with: Option<T>) -> bool {
+        given(asked).is_some_and(|asked| Some(asked) != made_with)
+    }
+    let [cpu, cpu_made_with] = [asked, made_with].map(|resources| resources.cpu().clone().unwrap_or_default());
+    let fields = [
+        ("blockIO", differs(asked.block_io().clone(), made_with.block_io().clone())),
+        ("cpu.burst", differs(cpu.burst(), cpu_made_with.burst())),
+        ("cpu.idle", differs(cpu.idle(), cpu_made_with.idle())),
+        ("cpu.realtimePeriod", differs(cpu.realtime_period(), cpu_made_with.realtime_period())),
+        ("cpu.realtimeRuntime", differs(cpu.realtime_runtime(), cpu_made_with.realtime_runtime())),
+        ("network", differs(asked.network().clone(), made_with.network().clone())),
+        ("rdma", differs(asked.rdma().clone(), made_with.rdma().clone())),
+    ];
+    fields.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+}
+
+/// The same of what may come with other changes, such as the kubelet's `memory.high` when a pod is resized: these must not
+/// be refused for it.
+fn left_out(asked: &LinuxResources, made_with: &LinuxResources) -> Vec<String> {
+    let made_with_limits = made_with.hugepage_limits().as_deref().unwrap_or_default();
+    let huge_pages = asked.hugepage_limits().iter().flatten().filter(|limit| !made_with_limits.contains(limit));
+    let mut left_out: Vec<_> = huge_pages.map(|limit| format!("hugepageLimits.{}", limit.page_size())).collect();
+    let value_made_with = |file| made_with.unified().as_ref().and_then(|files| files.get(file));
+    let unified = asked.unified().iter().flatten().filter(|(file, value)| value_made_with(*file) != Some(*value));
+    left_out.extend(unified.map(|(file, _)| format!("unified.{file}")));
+    left_out
 }
 
 fn cpu_v1(cpu: &LinuxCpu, quota_now: i64) -> Vec<Change> {
@@ -237,6 +282,38 @@ mod tests {
         assert_eq!(memory_v1(&nothing, 5, true), []);
         let now = MemoryNow { limit: UNLIMITED, swap: Some(0), unreclaimable: 0 };
         assert_eq!(memory_v2(&nothing, &now).expect("possible"), []);
+    }
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).expect("valid")
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_told_where_it_is_to_be_another() {
+        let made_with =
+            resources(r#"{"blockIO": {"weight": 100}, "cpu": {"realtimeRuntime": 5, "realtimePeriod": 10}}"#);
+        let changed = |json: &str| unchangeable(&resources(json), &made_with);
+        assert_eq!(unchangeable(&made_with, &made_with), [""; 0]);
+        let nothing = r#"{"blockIO": {}, "cpu": {"realtimeRuntime": 0, "burst": 0}, "network": {}, "rdma": {}}"#;
+        assert_eq!(changed(nothing), [""; 0]);
+        assert_eq!(changed(r#"{"blockIO": {"weight": 200}}"#), ["blockIO"]);
+        let cpu = r#"{"cpu": {"shares": 5, "realtimeRuntime": 6, "realtimePeriod": 10, "idle": 1}}"#;
+        assert_eq!(changed(cpu), ["cpu.idle", "cpu.realtimeRuntime"]);
+    }
+
+    /// containerd's CRI adds the kubelet's huge pages to those that are there.
+    #[test]
+    fn what_is_left_out_of_an_update_is_what_the_container_was_not_made_with() {
+        let made_with =
+            resources(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 0}], "unified": {"memory.oom.group": "1"}}"#);
+        let twice = r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 0}, {"pageSize": "2MB", "limit": 0}]}"#;
+        assert_eq!(left_out(&made_with, &made_with), [""; 0]);
+        assert_eq!(left_out(&resources(twice), &made_with), [""; 0]);
+        let other = resources(
+            r#"{"hugepageLimits": [{"pageSize": "1GB", "limit": 0}],
+                "unified": {"memory.oom.group": "1", "memory.high": "5"}}"#,
+        );
+        assert_eq!(left_out(&other, &made_with), ["hugepageLimits.1GB", "unified.memory.high"]);
     }
 
     #[test]

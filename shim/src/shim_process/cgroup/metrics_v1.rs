@@ -32,7 +32,7 @@ pub(super) fn metrics(cgroup: &Cgroup) -> Result<Vec<u8>> {
     metrics.write_to_bytes()
 }
 
-/// As containerd's own shim says it of processes.
+/// containerd's own shim reports an unlimited number of processes as 0 (on cgroup v1).
 pub(super) fn unlimited_is_0(limit: u64) -> u64 {
     if limit == u64::MAX { 0 } else { limit }
 }
