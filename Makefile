@@ -2,7 +2,7 @@
 # features compiles the engines again, which takes 20 minutes.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
-GUESTS := cart counter hello http secrets session state
+GUESTS := cart counter greeter hello http secrets session state
 GUESTS_IN_C := cart counter session
 IMAGES := $(GUESTS) $(addsuffix -c,$(GUESTS_IN_C))
 DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gcc iproute2 libc6-dev libseccomp-dev \
@@ -66,7 +66,7 @@ check: deps ## Check format and lints
 	  -- --deny warnings
 
 .PHONY: test
-test: images postgresql ## Run every test, with containerd, Redis and PostgreSQL
+test: images postgresql ## Run the tests, with containerd, Redis and PostgreSQL
 	$(CARGO_TEST) --workspace
 
 .PHONY: test-one-engine

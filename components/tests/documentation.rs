@@ -59,6 +59,20 @@ fn every_test_that_state_md_names_is_there() {
     }
 }
 
+/// Whoever copies the blocks has the guest that is tested.
+#[test]
+fn the_tutorial_shows_its_guest_file_by_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/first-guest.md")).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| Some(block.split_once('\n')?.1));
+    let blocks: Vec<&str> = blocks.collect();
+    for file in ["Cargo.toml", "src/lib.rs", "config.yaml", "components/state.yaml"] {
+        let path = root.join("conformance/guests/greeter").join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(blocks.contains(&text.as_str()), "no block of docs/first-guest.md is the greeter's {file}");
+    }
+}
+
 fn read_all(folder: &Path, text: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

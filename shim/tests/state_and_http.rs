@@ -15,6 +15,7 @@ use testbed::redis::RedisServer;
 
 const STATE: &str = "localhost/dapr-wasm/state:dev";
 const HTTP: &str = "localhost/dapr-wasm/http:dev";
+const GREETER: &str = "localhost/dapr-wasm/greeter:dev";
 
 /// An image of a guest with a trigger and components.
 fn image(name: &str, guest_name: &str, trigger: &str) -> Image {
@@ -222,6 +223,68 @@ fn an_http_guest_answers_counts_and_ends_on_sigterm() {
         }
         assert!(request(port, "GET /trap HTTP/1.1").starts_with("HTTP/1.1 500"), "{name}");
         assert!(request(port, "GET / HTTP/1.1").starts_with("HTTP/1.1 200"), "{name}: after a trap");
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+/// The guest of docs/first-guest.md, with the files that its reader writes.
+fn greeter() -> Image {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/guests/greeter");
+    let file = |name: &str| std::fs::read(folder.join(name)).expect("a file of the tutorial");
+    Image::new(GREETER)
+        .file("/greeter.wasm", guest("greeter"))
+        .file("/config.yaml", file("config.yaml"))
+        .directory("/components")
+        .file("/components/state.yaml", file("components/state.yaml"))
+        .entrypoint(["/greeter.wasm"])
+}
+
+fn greet(port: u16, who: &str) -> String {
+    request(port, &format!("GET /{who} HTTP/1.1"))
+}
+
+#[test]
+fn the_guest_of_the_tutorial_greets_and_counts() {
+    let node = Node::start();
+    let redis = RedisServer::start();
+    node.import(&greeter());
+    let in_redis = components(&node, "state.redis", "redisHost", &format!("127.0.0.1:{}", redis.port()));
+    let nothing = node.containerd.folder().join("no-components");
+    std::fs::create_dir(&nothing).expect("a folder");
+    let nowhere = bind(&nothing, "/components", "ro");
+    for &name in ENGINES {
+        let start = |more: &[&str]| {
+            let port = free_port();
+            let (engine, port_option) = (engine(name), format!("--annotation=dapr.wasm/port={port}"));
+            let options = [&["--net-host", &engine, &port_option], more].concat();
+            node.start_detached(&options, GREETER, name, &[]);
+            port
+        };
+        let port = start(&[]);
+        for count in 1..=2 {
+            let answer = greet(port, "Ada");
+            let greeting = format!("\r\n\r\nHello, Ada! This is greeting number {count}.\n");
+            assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(&greeting), "{name}: {answer}");
+        }
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
+
+        let port = start(&[&in_redis]);
+        let many: Vec<String> = thread::scope(|scope| {
+            let greetings: Vec<_> = (0..50).map(|_| scope.spawn(|| greet(port, name))).collect();
+            greetings.into_iter().map(|greeting| greeting.join().expect("an answer")).collect()
+        });
+        let mut counts: Vec<&str> = many.iter().map(|answer| answer.rsplit(' ').next().unwrap_or_default()).collect();
+        counts.sort_by_key(|count| (count.len(), *count));
+        assert!(counts.iter().copied().eq((1..=50).map(|count| format!("{count}.\n"))), "{name}: {many:?}");
+        let stored: String = redis.command(&["HGET", name, "data"]);
+        assert_eq!(stored, "50", "{name}");
+        assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
+
+        let port = start(&[&nowhere]);
+        let answer = greet(port, "Ada");
+        let error = "\r\n\r\nno state store \"state\"; configured: none\n";
+        assert!(answer.starts_with("HTTP/1.1 500") && answer.ends_with(error), "{name}: {answer}");
         assert_eq!(node.end(name, "SIGTERM"), 143, "{name}");
     }
     node.assert_nothing_left();

@@ -64,6 +64,10 @@ pub(super) fn cases() -> Vec<Case> {
         an_endless_loop_holds_up_nobody,
         a_handler_ends_when_its_client_is_gone,
     });
+    cases.extend(cases! {
+        "http", Program::Rust("greeter");
+        the_guest_of_the_tutorial_loses_no_greeting,
+    });
     cases.extend(limits::cases());
     cases.extend(reuse::cases());
     cases.extend(http2::cases());
@@ -457,5 +461,19 @@ async fn a_handler_ends_when_its_client_is_gone(subject: Subject) -> anyhow::Res
     let server = Server::start(subject.guest()?.stdout(writer)).await?;
     drop(loops(&server, stdout).await?);
     // The server waits for its requests.
+    server.stop().await
+}
+
+async fn the_guest_of_the_tutorial_loses_no_greeting(subject: Subject) -> anyhow::Result<()> {
+    let store = Store::new(StoreKind::Sqlite)?;
+    let server = Server::start(subject.guest()?.state_stores(store.state_stores())).await?;
+    let greetings = (0..50).map(async |_| {
+        let response = server.get("/Ada").await?;
+        ensure!(response.status() == StatusCode::OK, "{:?}", response.body());
+        Ok(())
+    });
+    try_join_all(greetings).await?;
+    let last = server.get("/Ada").await?;
+    ensure!(last.body() == "Hello, Ada! This is greeting number 51.\n", "{:?}", last.body());
     server.stop().await
 }

@@ -7,7 +7,8 @@ use super::image::LAYOUT;
 use super::memory::Memories;
 use crate::guest_memory::MemoryImage;
 
-/// Exactly what wasmtime takes as well, so that a module runs on both or on neither.
+/// What wasmtime takes as well, so that a module runs on both or on neither; but for `externref`, which is a part of
+/// `reference_types` here, and of garbage collection there.
 const FEATURES: Features = Features {
     bulk_memory: true,
     extended_const: true,
