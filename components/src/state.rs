@@ -13,6 +13,8 @@ pub mod redis;
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "postgresql", feature = "redis"))]
+mod tls;
 pub(crate) mod ttl;
 
 use std::sync::Arc;

@@ -83,6 +83,13 @@ wit_record! {
     }
 }
 
+impl SetRequest {
+    /// Whether it depends on what is there. Such a write changes what its condition is about: done twice, it is refused.
+    pub fn is_conditional(&self) -> bool {
+        self.etag.is_some() || self.options.concurrency == Concurrency::FirstWrite
+    }
+}
+
 wit_record! {
     #[derive(Default)]
     pub struct DeleteRequest {
@@ -102,6 +109,14 @@ wit_variant! {
 }
 
 impl Operation {
+    /// As [`SetRequest::is_conditional`].
+    pub fn is_conditional(&self) -> bool {
+        match self {
+            Self::Upsert(request) => request.is_conditional(),
+            Self::Delete(request) => request.etag.is_some(),
+        }
+    }
+
     pub fn key(&self) -> &str {
         match self {
             Self::Upsert(request) => &request.key,

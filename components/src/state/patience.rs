@@ -81,30 +81,19 @@ impl StateStore for PatientStore {
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        self.run(repeat_of_set(&request), request, |request| self.store.set(request)).await
+        self.run(repeat_of(request.is_conditional()), request, |request| self.store.set(request)).await
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        self.run(repeat_of_delete(&request), request, |request| self.store.delete(request)).await
+        self.run(repeat_of(request.etag.is_some()), request, |request| self.store.delete(request)).await
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        let repeats = operations.iter().map(|operation| match operation {
-            Operation::Upsert(request) => repeat_of_set(request),
-            Operation::Delete(request) => repeat_of_delete(request),
-        });
-        let harmless = repeats.into_iter().all(|repeat| repeat == Repeat::Harmless);
-        let repeat = if harmless { Repeat::Harmless } else { Repeat::Harmful };
+        let repeat = repeat_of(operations.iter().any(Operation::is_conditional));
         self.run(repeat, operations, |operations| self.store.transact(operations)).await
     }
 }
 
-/// A write with a condition changes what the condition is about.
-fn repeat_of_set(request: &SetRequest) -> Repeat {
-    let is_conditional = request.etag.is_some() || request.options.concurrency == Concurrency::FirstWrite;
+fn repeat_of(is_conditional: bool) -> Repeat {
     if is_conditional { Repeat::Harmful } else { Repeat::Harmless }
-}
-
-fn repeat_of_delete(request: &DeleteRequest) -> Repeat {
-    if request.etag.is_some() { Repeat::Harmful } else { Repeat::Harmless }
 }

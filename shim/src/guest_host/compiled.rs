@@ -11,6 +11,7 @@ use super::compile;
 use super::module::ModuleBytes;
 use super::rootfs::Rootfs;
 use crate::operator_config::{ArtifactCacheConfig, OperatorConfig};
+use crate::printable::printable;
 
 /// A module where a container or an image has it.
 pub(super) struct FoundModule<'a> {
@@ -33,8 +34,10 @@ impl FoundModule<'_> {
         operator: &OperatorConfig,
         check: impl Fn(&ModuleInfo) -> anyhow::Result<()>,
     ) -> anyhow::Result<Entry> {
-        let cannot_run = || format!("the module {} cannot run", self.path.display());
-        let cannot_read = || format!("cannot read the module {}", self.path.display());
+        // The image chose it.
+        let path = printable(&self.path.to_string_lossy());
+        let cannot_run = || format!("the module {path} cannot run");
+        let cannot_read = || format!("cannot read the module {path}");
         let file = self.rootfs.open(self.path).with_context(cannot_read)?;
         let known_as = self.rootfs.module_file(self.path, &file);
         let cache = open_cache(&operator.artifact_cache);

@@ -4,18 +4,16 @@
 //! The system's root certificates are read once, before a guest runs, which therefore has no say in them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{self, CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::Socket;
 use tokio_postgres::config::SslMode as Negotiation;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::state::tls::{Trust, client_config, system_roots};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SslMode {
@@ -75,11 +73,7 @@ impl Roots {
             (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) | (SslMode::Require, None) => Self::Nobody,
             // As libpq and Go's driver: who names a root certificate wants it to count.
             (SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull, Some(file)) => Self::File(file),
-            (SslMode::VerifyCa | SslMode::VerifyFull, None) => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Self::System(roots)
-            }
+            (SslMode::VerifyCa | SslMode::VerifyFull, None) => Self::System(system_roots()),
         }
     }
 
@@ -117,28 +111,18 @@ impl Tls {
     }
 
     fn client_config(&self) -> Result<ClientConfig, TlsError> {
-        let unusable = |error: rustls::Error| TlsError::Certificates(error.to_string());
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(self.verifier(provider)?));
+        let trust = match self.roots.read()? {
+            None => Trust::Anybody,
+            Some(roots) if self.mode == SslMode::VerifyFull => Trust::SignedAndNamed(roots),
+            Some(roots) => Trust::Signed(roots),
+        };
+        let builder = client_config(trust).map_err(TlsError::Certificates)?;
         let Some((certificate, key)) = &self.identity else {
             return Ok(builder.with_no_client_auth());
         };
         let chain = certificates("sslcert", certificate)?;
         let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("sslkey", key, &error))?;
-        builder.with_client_auth_cert(chain, key).map_err(unusable)
-    }
-
-    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
-        let roots = self.roots.read()?;
-        let authority = roots.map(|roots| {
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-            builder.build().map_err(|error| TlsError::Certificates(error.to_string()))
-        });
-        Ok(Verifier { authority: authority.transpose()?, names: self.mode == SslMode::VerifyFull, provider })
+        builder.with_client_auth_cert(chain, key).map_err(|error| TlsError::Certificates(error.to_string()))
     }
 }
 
@@ -163,61 +147,5 @@ impl MakeTlsConnect<Socket> for Connector {
         let connector = self.0.as_mut().map_err(|error| error.clone())?;
         let Ok(connect) = MakeTlsConnect::<Socket>::make_tls_connect(connector, host);
         Ok(connect)
-    }
-}
-
-/// Always makes sure that the server holds the key of its certificate; what else depends on the mode.
-#[derive(Debug)]
-struct Verifier {
-    /// Who has to have signed the certificate.
-    authority: Option<Arc<WebPkiServerVerifier>>,
-    /// Whether the certificate has to be one of the host.
-    names: bool,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        host: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(authority) = &self.authority else {
-            return Ok(ServerCertVerified::assertion());
-        };
-        // The name is looked at last: where it is all that is wrong, the signatures are right.
-        match authority.verify_server_cert(certificate, intermediates, host, ocsp_response, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.names => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -127,8 +127,7 @@ impl Work for Write {
     type Done = bool;
 
     fn is_repeatable(&self) -> bool {
-        let is_first_write = |request: &SetRequest| request.options.concurrency == Concurrency::FirstWrite;
-        self.etag.is_none() && !matches!(&self.operation, Operation::Upsert(request) if is_first_write(request))
+        !self.operation.is_conditional()
     }
 
     async fn run(&self, client: &mut ClientWrapper, statements: &Statements) -> Result<bool, tokio_postgres::Error> {

@@ -8,30 +8,22 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
 use super::fields;
 use crate::properties::{InvalidProperty, Properties};
+use crate::state::tls::{Trust, client_config, system_roots};
 
 /// None without `enableTLS`.
 pub(super) fn connector(properties: &Properties) -> Result<Option<TlsConnector>, InvalidProperty> {
     if !properties.flag(&fields::ENABLE_TLS) {
         return Ok(None);
     }
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidProperty::Other(error.to_string()))?;
-    let builder = if properties.flag(&fields::SKIP_VERIFY) {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-    } else {
-        builder.with_root_certificates(roots()?)
-    };
+    let trust = if properties.flag(&fields::SKIP_VERIFY) { Trust::Anybody } else { Trust::SignedAndNamed(roots()?) };
+    let builder = client_config(trust).map_err(InvalidProperty::Other)?;
     let config = match client_certificate(properties)? {
         None => builder.with_no_client_auth(),
         // What the error says may hold parts of the key.
@@ -45,8 +37,7 @@ pub(super) fn connector(properties: &Properties) -> Result<Option<TlsConnector>,
 
 /// Of what the system has, that which can be read.
 fn roots() -> Result<RootCertStore, InvalidProperty> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let roots = system_roots();
     if roots.is_empty() {
         let message = "`enableTLS` needs root certificates, and there are none in /etc/ssl/certs or its like";
         return Err(InvalidProperty::Other(message.to_owned()));
@@ -68,43 +59,4 @@ fn client_certificate(properties: &Properties) -> Result<Option<ClientCertificat
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|_| InvalidProperty::Malformed { name: fields::CLIENT_KEY.name, expected: "a private key in PEM" })?;
     Ok(Some((chain, key)))
-}
-
-/// Takes the certificate of any server; that the server holds its key is still checked.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
