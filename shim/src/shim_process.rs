@@ -6,6 +6,7 @@ mod info;
 mod launch;
 mod options;
 mod process;
+mod publisher;
 mod reaper;
 mod server;
 mod signal;

@@ -11,8 +11,8 @@ use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::protos::shim_async::create_task;
 use containerd_shim::protos::ttrpc::r#async::Server;
 use containerd_shim::protos::ttrpc::r#async::transport::Listener;
-use containerd_shim::publisher::RemotePublisher;
 
+use super::publisher::Publisher;
 use super::task_service::TaskService;
 use super::to_its_end::done_to_their_end;
 use super::{one_thread, path_of, reaper};
@@ -35,24 +35,30 @@ pub(super) fn serve(sandbox: Sandbox, listener: UnixListener) -> anyhow::Result<
     }
     let socket = path_of(&sandbox.socket).to_owned();
     let runtime = one_thread()?;
-    let server = runtime.block_on(answer(sandbox, listener));
+    let served = runtime.block_on(answer(sandbox, listener));
     // containerd, which has seen the answer to its shutdown, does not wait for the rest.
     let _ = remove_file(socket);
-    let mut server = server.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))?;
-    Ok(runtime.block_on(server.shutdown())?)
+    let (mut server, publisher) =
+        served.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))?;
+    runtime.block_on(async {
+        let shut_down = server.shutdown().await;
+        publisher.finish().await;
+        Ok(shut_down?)
+    })
 }
 
 /// Answers requests until it is asked to shut down.
-async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<Server> {
+async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<(Server, Arc<Publisher>)> {
     reaper::start()?;
     listener.set_nonblocking(true)?;
     let events = env::var(EVENTS_ADDRESS).with_context(|| format!("{EVENTS_ADDRESS} is not set"))?;
-    let publisher = RemotePublisher::new(&events).await.with_context(|| format!("cannot connect to {events}"))?;
+    let publisher = Publisher::connect(events.clone(), flags.namespace).await;
+    let publisher = Arc::new(publisher.with_context(|| format!("cannot connect to {events}"))?);
     let exit = Arc::new(ExitSignal::default());
-    let service = TaskService::new(flags.namespace, flags.id, flags.debug, Arc::clone(&exit), publisher);
+    let service = TaskService::new(flags.id, flags.debug, Arc::clone(&exit), Arc::clone(&publisher));
     let mut server = Server::new().add_listener(Listener::try_from(listener)?);
     server = server.register_service(done_to_their_end(create_task(Arc::new(service))));
     server.start().await?;
     exit.wait().await;
-    Ok(server)
+    Ok((server, publisher))
 }
