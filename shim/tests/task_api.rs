@@ -3,17 +3,22 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use containerd_shim::api::{
     CheckpointTaskRequest, ConnectRequest, ConnectResponse, CreateTaskRequest, ExecProcessRequest, ResizePtyRequest,
     ShutdownRequest, StartRequest, WaitRequest,
 };
+use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
 use support::task_client::{context, refusal};
-use support::{ENGINES, HELLO, Node, busybox, engine, guest};
+use support::{ENGINES, HELLO, Node, busybox, engine, guest, programs};
+use testbed::containerd::PATIENCE;
 
 impl Node {
     fn connect(&self, container: &str) -> ConnectResponse {
@@ -164,4 +169,34 @@ fn a_process_that_is_none_is_refused_with_the_reason_and_the_guest_goes_on() {
     node.start_exec("guest", "after").expect("a process");
     assert_eq!(node.end("guest", "SIGTERM"), 143);
     node.assert_nothing_left();
+}
+
+/// Where CRI's configuration names no file for the runtime, containerd sends the options themselves, as TOML, in the field
+/// in which runc's have the cgroup for the shim.
+#[test]
+fn a_start_does_not_look_into_the_options_and_a_shim_without_containerd_leaves_no_socket() {
+    let bundle = tempfile::tempdir().expect("a bundle");
+    let path = |name: &str| bundle.path().join(name);
+    fs::write(path("config.json"), "{}").expect("a file");
+    let toml = b"SystemdCgroup = true\n";
+    let length = u8::try_from(toml.len()).expect("a short text");
+    let value = [&[(3 << 3) | 2, length], toml.as_slice()].concat();
+    let options = Any { type_url: "runtimeoptions.v1.Options".to_owned(), value, ..Any::default() };
+    fs::write(path("options"), options.write_to_bytes().expect("a message")).expect("a file");
+    let started = Command::new(programs().join("containerd-shim-dapr-v1"))
+        .args(["-namespace", "test", "-id", "guest", "-address"])
+        .arg(path("containerd.sock"))
+        .arg("start")
+        .env("TTRPC_ADDRESS", path("containerd.sock.ttrpc"))
+        .current_dir(bundle.path())
+        .stdin(File::open(path("options")).expect("a file"))
+        .output()
+        .expect("the shim");
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let address = String::from_utf8(started.stdout).expect("text");
+    let socket = Path::new(address.strip_prefix("unix://").expect("a socket"));
+    let deadline = Instant::now() + PATIENCE;
+    while socket.exists() {
+        assert!(Instant::now() < deadline, "{address} is still there");
+    }
 }

@@ -6,7 +6,7 @@ use std::mem;
 use std::path::Path;
 
 use anyhow::bail;
-use containerd_shim::cgroup::set_cgroup_and_oom_score;
+use containerd_shim::cgroup::adjust_oom_score;
 use containerd_shim::{Flags, socket_address};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -52,9 +52,10 @@ fn sandbox_of(id: &str) -> anyhow::Result<String> {
     Ok(sandbox.map_or(id, String::as_str).to_owned())
 }
 
-/// Gives the sandbox's shim the cgroup that the runtime's options name, and has the kernel rather kill it than containerd.
+/// Has the kernel rather kill the sandbox's shim than containerd. The runtime's options, on standard input, are left there:
+/// none of this runtime is about the shim itself.
 fn settle(shim: Pid) -> anyhow::Result<()> {
-    if let Err(error) = set_cgroup_and_oom_score(shim.as_raw().cast_unsigned()) {
+    if let Err(error) = adjust_oom_score(shim.as_raw().cast_unsigned()) {
         let _ = Signal::KILL.send(shim.as_raw());
         bail!(error);
     }
