@@ -6,16 +6,18 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use containerd_shim::api::{
-    CheckpointTaskRequest, ConnectRequest, ConnectResponse, CreateTaskRequest, ExecProcessRequest, ResizePtyRequest,
-    ShutdownRequest, StartRequest, WaitRequest,
+    CheckpointTaskRequest, ConnectRequest, ConnectResponse, CreateTaskRequest, DeleteRequest, ExecProcessRequest,
+    ResizePtyRequest, ShutdownRequest, StartRequest, WaitRequest,
 };
 use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use support::events::Events;
 use support::task_client::{context, refusal};
 use support::{ENGINES, HELLO, Node, busybox, engine, guest, programs};
 use testbed::containerd::PATIENCE;
@@ -136,6 +138,31 @@ fn a_signal_to_all_reaches_every_process_of_a_container() {
         let wait = WaitRequest { id: id.clone(), exec_id: exec_id.clone(), ..WaitRequest::default() };
         assert_eq!(client.wait(context(), &wait).expect("an end").exit_status, 143, "{exec_id}");
     }
+}
+
+#[test]
+fn of_many_deletions_at_once_one_is_done_and_told() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let clients: Vec<_> = (0..8).map(|_| node.task_client("guest")).collect();
+    let mut events = Events::of(&node);
+    assert_eq!(node.ctr(&["task", "kill", "--signal", "SIGKILL", "guest"]).status(), 0);
+    let wait = WaitRequest { id: "guest".to_owned(), ..WaitRequest::default() };
+    assert_eq!(clients[0].wait(context(), &wait).expect("an end").exit_status, 137);
+    let request = DeleteRequest { id: "guest".to_owned(), ..DeleteRequest::default() };
+    let answers: Vec<_> = thread::scope(|scope| {
+        let deletions: Vec<_> =
+            clients.iter().map(|client| scope.spawn(|| client.delete(context(), &request))).collect();
+        deletions.into_iter().map(|deletion| deletion.join().expect("no panic")).collect()
+    });
+    let (done, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(done.len(), 1);
+    for answer in refused {
+        assert_eq!(refusal(answer).0, Code::NOT_FOUND);
+    }
+    assert_eq!(events.topics_until("delete"), ["exit", "delete"]);
+    node.run(&[], HELLO, "next", &["/hello.wasm", "echo", "hi"]);
+    assert_eq!(events.topics_until("delete"), ["create", "start", "exit", "delete"]);
 }
 
 #[test]

@@ -87,7 +87,17 @@ impl TaskService {
     /// The container of a request.
     fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
-        found.ok_or_else(|| status(Code::NOT_FOUND, format!("no container {id:?}")))
+        found.ok_or_else(|| no_container(id))
+    }
+
+    /// Forgets a container that was deleted, which another request may have had done before.
+    fn forget(&self, deleted: &Arc<Container>) -> ttrpc::Result<()> {
+        let mut containers = self.containers();
+        if !containers.get(&deleted.id).is_some_and(|container| Arc::ptr_eq(container, deleted)) {
+            return Err(no_container(&deleted.id));
+        }
+        containers.remove(&deleted.id);
+        Ok(())
     }
 
     /// The process of a request, and its container.
@@ -361,7 +371,7 @@ impl Task for TaskService {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         if request.exec_id.is_empty() {
             container.delete().await.map_err(refused)?;
-            self.containers().remove(&container.id);
+            self.forget(&container)?;
         } else {
             container.delete_exec(&process).await.map_err(refused)?;
         }
@@ -417,6 +427,10 @@ fn resources(request: &UpdateTaskRequest) -> anyhow::Result<LinuxResources> {
 
 fn status(code: Code, message: impl Into<String>) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message.into()))
+}
+
+fn no_container(id: &str) -> ttrpc::Error {
+    status(Code::NOT_FOUND, format!("no container {id:?}"))
 }
 
 /// The request asks for what cannot be; its author can mend it.
