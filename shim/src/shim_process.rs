@@ -6,9 +6,11 @@ mod info;
 mod launch;
 mod options;
 mod process;
+mod publisher;
 mod reaper;
 mod server;
 mod signal;
+mod socket;
 mod spec;
 mod start;
 mod stdio;
@@ -18,9 +20,8 @@ mod terminal;
 mod to_its_end;
 
 use std::env;
-use std::fs::{read_to_string, remove_file};
+use std::fs::read_to_string;
 use std::io::{self, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::exit;
 
@@ -69,11 +70,8 @@ fn delete() -> anyhow::Result<()> {
         Some(leftovers) => one_thread()?.block_on(leftovers.remove()),
         None => 0,
     };
-    // Another container of the sandbox may have been first.
-    if let Ok(address) = read_to_string("address")
-        && !is_served(&address)
-    {
-        let _ = remove_file(path_of(&address));
+    if let Ok(address) = read_to_string("address") {
+        let _ = socket::remove_dead(&address);
     }
     let exited_at = Some(timestamp()?).into();
     let response = DeleteResponse { pid, exit_status: 128 + 9, exited_at, ..DeleteResponse::default() };
@@ -83,12 +81,4 @@ fn delete() -> anyhow::Result<()> {
 /// The shim waits, and works on one small thing at a time.
 fn one_thread() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
-}
-
-fn is_served(address: &str) -> bool {
-    UnixStream::connect(path_of(address)).is_ok()
-}
-
-fn path_of(address: &str) -> &str {
-    address.trim_start_matches("unix://")
 }

@@ -81,6 +81,31 @@ fn containers_go_on_while_containerd_is_away_and_what_happened_is_not_lost() {
 }
 
 #[test]
+fn what_happens_after_a_restart_of_containerd_is_told_in_its_order() {
+    let node = Node::start();
+    for name in ENGINES {
+        for container in [name, &*format!("{name}-exec")] {
+            node.start_detached(&[&engine(name)], HELLO, container, &["/hello.wasm", "daemon"]);
+        }
+    }
+    node.containerd.stop();
+    node.containerd.start_again();
+    for name in ENGINES {
+        // The first event of each shim finds the connection to the containerd that was.
+        let mut events = Events::of(&node);
+        assert_eq!(node.end(name, "SIGKILL"), 137, "{name}");
+        assert_eq!(events.topics_until("delete"), ["exit", "delete"], "{name}");
+        let container = format!("{name}-exec");
+        let exec = node.ctr(&["task", "exec", "--exec-id", "more", &container, "/hello.wasm", "echo", "hi"]);
+        assert_eq!((exec.stdout().as_str(), exec.status()), ("hi\n", 0), "{name}: {}", exec.stderr());
+        assert_eq!(node.end(&container, "SIGKILL"), 137, "{name}");
+        let expected = ["exec-added", "exec-started", "exit of more", "exit", "delete"];
+        assert_eq!(events.topics_until("delete"), expected, "{name}");
+    }
+    node.assert_nothing_left();
+}
+
+#[test]
 fn a_guest_host_that_is_killed_is_a_container_that_ended_with_137() {
     let node = Node::start();
     for name in ENGINES {

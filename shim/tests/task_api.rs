@@ -3,17 +3,24 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
 
 use containerd_shim::api::{
-    CheckpointTaskRequest, ConnectRequest, ConnectResponse, CreateTaskRequest, ExecProcessRequest, ResizePtyRequest,
-    ShutdownRequest, StartRequest, WaitRequest,
+    CheckpointTaskRequest, ConnectRequest, ConnectResponse, CreateTaskRequest, DeleteRequest, ExecProcessRequest,
+    ResizePtyRequest, ShutdownRequest, StartRequest, WaitRequest,
 };
+use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use support::events::Events;
 use support::task_client::{context, refusal};
-use support::{ENGINES, HELLO, Node, busybox, engine, guest};
+use support::{ENGINES, HELLO, Node, busybox, engine, guest, programs};
+use testbed::containerd::PATIENCE;
 
 impl Node {
     fn connect(&self, container: &str) -> ConnectResponse {
@@ -134,6 +141,31 @@ fn a_signal_to_all_reaches_every_process_of_a_container() {
 }
 
 #[test]
+fn of_many_deletions_at_once_one_is_done_and_told() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let clients: Vec<_> = (0..8).map(|_| node.task_client("guest")).collect();
+    let mut events = Events::of(&node);
+    assert_eq!(node.ctr(&["task", "kill", "--signal", "SIGKILL", "guest"]).status(), 0);
+    let wait = WaitRequest { id: "guest".to_owned(), ..WaitRequest::default() };
+    assert_eq!(clients[0].wait(context(), &wait).expect("an end").exit_status, 137);
+    let request = DeleteRequest { id: "guest".to_owned(), ..DeleteRequest::default() };
+    let answers: Vec<_> = thread::scope(|scope| {
+        let deletions: Vec<_> =
+            clients.iter().map(|client| scope.spawn(|| client.delete(context(), &request))).collect();
+        deletions.into_iter().map(|deletion| deletion.join().expect("no panic")).collect()
+    });
+    let (done, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(done.len(), 1);
+    for answer in refused {
+        assert_eq!(refusal(answer).0, Code::NOT_FOUND);
+    }
+    assert_eq!(events.topics_until("delete"), ["exit", "delete"]);
+    node.run(&[], HELLO, "next", &["/hello.wasm", "echo", "hi"]);
+    assert_eq!(events.topics_until("delete"), ["create", "start", "exit", "delete"]);
+}
+
+#[test]
 fn a_terminal_larger_than_there_are_is_refused() {
     let node = Node::start();
     node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
@@ -164,4 +196,34 @@ fn a_process_that_is_none_is_refused_with_the_reason_and_the_guest_goes_on() {
     node.start_exec("guest", "after").expect("a process");
     assert_eq!(node.end("guest", "SIGTERM"), 143);
     node.assert_nothing_left();
+}
+
+/// Where CRI's configuration names no file for the runtime, containerd sends the options themselves, as TOML, in the field
+/// in which runc's have the cgroup for the shim.
+#[test]
+fn a_start_does_not_look_into_the_options_and_a_shim_without_containerd_leaves_no_socket() {
+    let bundle = tempfile::tempdir().expect("a bundle");
+    let path = |name: &str| bundle.path().join(name);
+    fs::write(path("config.json"), "{}").expect("a file");
+    let toml = b"SystemdCgroup = true\n";
+    let length = u8::try_from(toml.len()).expect("a short text");
+    let value = [&[(3 << 3) | 2, length], toml.as_slice()].concat();
+    let options = Any { type_url: "runtimeoptions.v1.Options".to_owned(), value, ..Any::default() };
+    fs::write(path("options"), options.write_to_bytes().expect("a message")).expect("a file");
+    let started = Command::new(programs().join("containerd-shim-dapr-v1"))
+        .args(["-namespace", "test", "-id", "guest", "-address"])
+        .arg(path("containerd.sock"))
+        .arg("start")
+        .env("TTRPC_ADDRESS", path("containerd.sock.ttrpc"))
+        .current_dir(bundle.path())
+        .stdin(File::open(path("options")).expect("a file"))
+        .output()
+        .expect("the shim");
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let address = String::from_utf8(started.stdout).expect("text");
+    let socket = Path::new(address.strip_prefix("unix://").expect("a socket"));
+    let deadline = Instant::now() + PATIENCE;
+    while socket.exists() {
+        assert!(Instant::now() < deadline, "{address} is still there");
+    }
 }

@@ -232,6 +232,8 @@ impl Container {
             let _ = Signal::KILL.send(self.init.pid());
         }
         self.init.wait().await.context("the container's exit is lost")?;
+        // Of two deletions at once, the second finds nothing left.
+        let _step = self.init.step.lock().await;
         self.leave_mounts().await;
         remove_leftovers(&self.bundle).await;
         Ok(())

@@ -1,7 +1,7 @@
 //! The shim of a sandbox: it serves the task API until it is shut down.
 
 use std::env;
-use std::fs::{File, remove_file};
+use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -11,48 +11,46 @@ use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::protos::shim_async::create_task;
 use containerd_shim::protos::ttrpc::r#async::Server;
 use containerd_shim::protos::ttrpc::r#async::transport::Listener;
-use containerd_shim::publisher::RemotePublisher;
 
+use super::publisher::Publisher;
+use super::socket::Socket;
 use super::task_service::TaskService;
 use super::to_its_end::done_to_their_end;
-use super::{one_thread, path_of, reaper};
+use super::{one_thread, reaper};
 use crate::logging;
 
 /// Where containerd takes events: it tells every shim that it starts.
 const EVENTS_ADDRESS: &str = "TTRPC_ADDRESS";
 
-/// What a sandbox's shim is told at its start.
-pub(super) struct Sandbox {
-    pub(super) flags: Flags,
-    /// The address of `listener`.
-    pub(super) socket: String,
-}
-
-pub(super) fn serve(sandbox: Sandbox, listener: UnixListener) -> anyhow::Result<()> {
+pub(super) fn serve(flags: Flags, socket: Socket) -> anyhow::Result<()> {
     // containerd reads this FIFO of the bundle into its own log.
     if let Ok(log) = File::options().write(true).open("log") {
-        logging::init(log, sandbox.flags.debug);
+        logging::init(log, flags.debug);
     }
-    let socket = path_of(&sandbox.socket).to_owned();
     let runtime = one_thread()?;
-    let server = runtime.block_on(answer(sandbox, listener));
+    let (mut server, publisher) = runtime
+        .block_on(answer(flags, &socket.listener))
+        .inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))?;
     // containerd, which has seen the answer to its shutdown, does not wait for the rest.
-    let _ = remove_file(socket);
-    let mut server = server.inspect_err(|error| tracing::error!(error = format!("{error:#}"), "the shim failed"))?;
-    Ok(runtime.block_on(server.shutdown())?)
+    drop(socket);
+    runtime.block_on(async {
+        let shut_down = server.shutdown().await;
+        publisher.finish().await;
+        Ok(shut_down?)
+    })
 }
 
 /// Answers requests until it is asked to shut down.
-async fn answer(Sandbox { flags, .. }: Sandbox, listener: UnixListener) -> anyhow::Result<Server> {
+async fn answer(flags: Flags, listener: &UnixListener) -> anyhow::Result<(Server, Arc<Publisher>)> {
     reaper::start()?;
-    listener.set_nonblocking(true)?;
     let events = env::var(EVENTS_ADDRESS).with_context(|| format!("{EVENTS_ADDRESS} is not set"))?;
-    let publisher = RemotePublisher::new(&events).await.with_context(|| format!("cannot connect to {events}"))?;
+    let publisher = Publisher::connect(events.clone(), flags.namespace).await;
+    let publisher = Arc::new(publisher.with_context(|| format!("cannot connect to {events}"))?);
     let exit = Arc::new(ExitSignal::default());
-    let service = TaskService::new(flags.namespace, flags.id, flags.debug, Arc::clone(&exit), publisher);
-    let mut server = Server::new().add_listener(Listener::try_from(listener)?);
+    let service = TaskService::new(flags.id, flags.debug, Arc::clone(&exit), Arc::clone(&publisher));
+    let mut server = Server::new().add_listener(Listener::try_from(listener.try_clone()?)?);
     server = server.register_service(done_to_their_end(create_task(Arc::new(service))));
     server.start().await?;
     exit.wait().await;
-    Ok(server)
+    Ok((server, publisher))
 }

@@ -1,21 +1,20 @@
 //! The beginning of a sandbox's shim: docs/decisions/0009-a-short-way-to-the-start.md.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::UnixListener;
+use std::mem;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
-use containerd_shim::cgroup::set_cgroup_and_oom_score;
+use anyhow::bail;
+use containerd_shim::cgroup::adjust_oom_score;
 use containerd_shim::{Flags, socket_address};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::server::{self, Sandbox};
+use super::server;
 use super::signal::Signal;
+use super::socket::Socket;
 use super::spec::Spec;
-use super::{is_served, path_of};
 
 /// Annotations by which the containers of a sandbox find their shim: Kubernetes' own, and the one that containerd's
 /// runc shim knows beside it.
@@ -27,15 +26,19 @@ pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
     let sandbox = sandbox_of(&flags.id)?;
     let address = socket_address(&flags.address, &flags.namespace, &sandbox);
     fs::write("address", &address)?;
-    if let Some(listener) = listen(&address)? {
+    if let Some(socket) = Socket::listen(&address)? {
         // SAFETY: this process has one thread.
         #[expect(unsafe_code, reason = "see above")]
         match unsafe { fork() }? {
             ForkResult::Child => {
                 leave_standard_streams()?;
-                return server::serve(Sandbox { flags, socket: address }, listener);
+                return server::serve(flags, socket);
             }
-            ForkResult::Parent { child } => settle(child)?,
+            ForkResult::Parent { child } => {
+                settle(child)?;
+                // The clone removes it.
+                mem::forget(socket);
+            }
         }
     }
     // containerd can connect: the socket listens, whoever is going to accept.
@@ -49,27 +52,10 @@ fn sandbox_of(id: &str) -> anyhow::Result<String> {
     Ok(sandbox.map_or(id, String::as_str).to_owned())
 }
 
-/// A socket at the address, or nothing where somebody answers there.
-fn listen(address: &str) -> anyhow::Result<Option<UnixListener>> {
-    let path = Path::new(path_of(address));
-    let folder = path.parent().context("the socket has no folder")?;
-    DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if is_served(address) {
-                return Ok(None);
-            }
-            // Its shim was killed.
-            fs::remove_file(path)?;
-        }
-        bound => return Ok(Some(bound.with_context(|| format!("cannot listen at {}", path.display()))?)),
-    }
-    Ok(Some(UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?))
-}
-
-/// Gives the sandbox's shim the cgroup that the runtime's options name, and has the kernel rather kill it than containerd.
+/// Has the kernel rather kill the sandbox's shim than containerd. The runtime's options, on standard input, are left there:
+/// none of this runtime is about the shim itself.
 fn settle(shim: Pid) -> anyhow::Result<()> {
-    if let Err(error) = set_cgroup_and_oom_score(shim.as_raw().cast_unsigned()) {
+    if let Err(error) = adjust_oom_score(shim.as_raw().cast_unsigned()) {
         let _ = Signal::KILL.send(shim.as_raw());
         bail!(error);
     }

@@ -16,20 +16,12 @@ use containerd_shim::api::{
     StatsRequest, StatsResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim::asynchronous::ExitSignal;
-use containerd_shim::event::Event;
 use containerd_shim::protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
     TaskStart,
 };
-use containerd_shim::protos::protobuf::Message;
-use containerd_shim::protos::protobuf::well_known_types::any::Any;
-use containerd_shim::protos::shim::event::Envelope;
-use containerd_shim::protos::shim::events::ForwardRequest;
-use containerd_shim::protos::shim_async::Events as _;
-use containerd_shim::protos::ttrpc::proto::MessageHeader;
 use containerd_shim::protos::ttrpc::{self, Code, get_status};
-use containerd_shim::publisher::RemotePublisher;
-use containerd_shim::util::{convert_to_timestamp, timestamp};
+use containerd_shim::util::convert_to_timestamp;
 use containerd_shim::{Task, TtrpcContext};
 use oci_spec::runtime::LinuxResources;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +31,7 @@ use super::container::{Container, ExecRefused};
 use super::launch::Declined;
 use super::options::operator_config;
 use super::process::{Exits, Process};
+use super::publisher::Publisher;
 use super::signal::Signal;
 use super::stdio::StreamNames;
 use super::task_state::{Exit, Refused, TaskState};
@@ -49,12 +42,11 @@ use crate::protocol::{CreateContainer, RootfsMount};
 const WAIT_DEBUGGER: &str = "CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER";
 
 pub(super) struct TaskService {
-    namespace: String,
     /// The sandbox's id: that of the container which this shim was started for.
     sandbox: String,
     debug: bool,
     exit: Arc<ExitSignal>,
-    publisher: Arc<RemotePublisher>,
+    publisher: Arc<Publisher>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     /// The ids of the containers that are being created.
     creating: Mutex<HashSet<String>>,
@@ -73,16 +65,9 @@ impl Drop for Creating<'_> {
 }
 
 impl TaskService {
-    pub(super) fn new(
-        namespace: String,
-        sandbox: String,
-        debug: bool,
-        exit: Arc<ExitSignal>,
-        publisher: RemotePublisher,
-    ) -> Self {
-        let publisher = Arc::new(publisher);
+    pub(super) fn new(sandbox: String, debug: bool, exit: Arc<ExitSignal>, publisher: Arc<Publisher>) -> Self {
         let (containers, creating) = (Mutex::default(), Mutex::default());
-        Self { namespace, sandbox, debug, exit, publisher, containers, creating }
+        Self { sandbox, debug, exit, publisher, containers, creating }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
@@ -102,7 +87,17 @@ impl TaskService {
     /// The container of a request.
     fn container(&self, id: &str) -> ttrpc::Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
-        found.ok_or_else(|| status(Code::NOT_FOUND, format!("no container {id:?}")))
+        found.ok_or_else(|| no_container(id))
+    }
+
+    /// Forgets a container that was deleted, which another request may have had done before.
+    fn forget(&self, deleted: &Arc<Container>) -> ttrpc::Result<()> {
+        let mut containers = self.containers();
+        if !containers.get(&deleted.id).is_some_and(|container| Arc::ptr_eq(container, deleted)) {
+            return Err(no_container(&deleted.id));
+        }
+        containers.remove(&deleted.id);
+        Ok(())
     }
 
     /// The process of a request, and its container.
@@ -114,40 +109,16 @@ impl TaskService {
         }
     }
 
-    /// Queues the news for containerd. What cannot be delivered is tried again five times within 15 seconds, and then
-    /// dropped without a word in the log; containerd asks for the state of its tasks when it comes back.
-    async fn publish<E: Event + Message>(publisher: &RemotePublisher, namespace: &str, event: E) {
-        let topic = event.topic();
-        let published = async {
-            let mut envelope =
-                Envelope { topic: topic.clone(), namespace: namespace.to_owned(), ..Envelope::default() };
-            envelope.timestamp = Some(timestamp()?).into();
-            // `RemotePublisher::publish` finds the name out by reflection, for which it builds half a megabyte of descriptors.
-            let type_url = format!("containerd.events.{}", E::NAME);
-            let value = event.write_to_bytes()?;
-            envelope.event = Some(Any { type_url, value, ..Any::default() }).into();
-            let request = ForwardRequest { envelope: Some(envelope).into(), ..ForwardRequest::default() };
-            Ok::<_, containerd_shim::Error>(publisher.forward(&no_context(), request).await?)
-        };
-        if let Err(error) = published.await {
-            tracing::warn!(%error, topic, "cannot publish an event");
-        }
-    }
-
-    async fn publish_event(&self, event: impl Event + Message) {
-        Self::publish(&self.publisher, &self.namespace, event).await;
-    }
-
     /// Reports the end of a container's process when it comes: that of the first one behind all others.
     fn watch(&self, container: Arc<Container>, process: Arc<Process>, exits: Exits) {
-        let (publisher, namespace) = (Arc::clone(&self.publisher), self.namespace.clone());
+        let publisher = Arc::clone(&self.publisher);
         let is_init = process.exec_id.is_empty();
         let mut memory = is_init.then(|| container.watch_memory());
         tokio::spawn(async move {
-            let out_of_memory = async || {
+            let out_of_memory = || {
                 tracing::warn!(container.id = container.id, "a process was killed: the container is out of memory");
                 let event = TaskOOM { container_id: container.id.clone(), ..TaskOOM::default() };
-                Self::publish(&publisher, &namespace, event).await;
+                publisher.publish(event);
             };
             let mut exit = pin!(exits.of(process.pid()));
             let exit = loop {
@@ -159,7 +130,7 @@ impl TaskService {
                 };
                 tokio::select! {
                     biased;
-                    () = killed => out_of_memory().await,
+                    () = killed => out_of_memory(),
                     exit = &mut exit => break exit,
                 }
             };
@@ -171,7 +142,7 @@ impl TaskService {
             }
             let step = process.step.lock().await;
             if memory.is_some_and(|mut memory| memory.has_killed()) {
-                out_of_memory().await;
+                out_of_memory();
             }
             process.has_exited(exit).await;
             let event = TaskExit {
@@ -182,7 +153,7 @@ impl TaskService {
                 exited_at: Some(convert_to_timestamp(Some(exit.at))).into(),
                 ..TaskExit::default()
             };
-            Self::publish(&publisher, &namespace, event).await;
+            publisher.publish(event);
             drop(step);
             if is_init {
                 container.leave_mounts().await;
@@ -232,7 +203,7 @@ impl Task for TaskService {
         tracing::info!(container.id = container.id, pid, sandbox.id = self.sandbox, "container created");
         let _step = container.init.step.lock().await;
         self.watch(Arc::clone(&container), Arc::clone(&container.init), exits);
-        self.publish_event(TaskCreate {
+        self.publisher.publish(TaskCreate {
             container_id: request.id,
             bundle: request.bundle,
             rootfs: request.rootfs,
@@ -246,8 +217,7 @@ impl Task for TaskService {
             .into(),
             pid,
             ..TaskCreate::default()
-        })
-        .await;
+        });
         Ok(CreateTaskResponse { pid, ..CreateTaskResponse::default() })
     }
 
@@ -258,14 +228,14 @@ impl Task for TaskService {
             container.start().await.map_err(refused)?;
             tokio::spawn(give_back_once_settled());
             let (container_id, pid) = (request.id, process.pid().cast_unsigned());
-            self.publish_event(TaskStart { container_id, pid, ..TaskStart::default() }).await;
+            self.publisher.publish(TaskStart { container_id, pid, ..TaskStart::default() });
         } else {
             let started = container.start_exec(&process).await;
             let exits = started.map_err(|error| refused(error.context("exec failed")))?;
             self.watch(container, Arc::clone(&process), exits);
             let (container_id, pid) = (request.id, process.pid().cast_unsigned());
             let exec_id = request.exec_id;
-            self.publish_event(TaskExecStarted { container_id, exec_id, pid, ..TaskExecStarted::default() }).await;
+            self.publisher.publish(TaskExecStarted { container_id, exec_id, pid, ..TaskExecStarted::default() });
         }
         Ok(StartResponse { pid: process.pid().cast_unsigned(), ..StartResponse::default() })
     }
@@ -286,7 +256,7 @@ impl Task for TaskService {
             ExecRefused::State(_) => status(Code::FAILED_PRECONDITION, error.to_string()),
         })?;
         let (container_id, exec_id) = (request.id, request.exec_id);
-        self.publish_event(TaskExecAdded { container_id, exec_id, ..TaskExecAdded::default() }).await;
+        self.publisher.publish(TaskExecAdded { container_id, exec_id, ..TaskExecAdded::default() });
         Ok(Empty::default())
     }
 
@@ -348,7 +318,7 @@ impl Task for TaskService {
         let container = self.container(&request.id)?;
         let _step = container.init.step.lock().await;
         container.pause().await.map_err(refused)?;
-        self.publish_event(TaskPaused { container_id: request.id, ..TaskPaused::default() }).await;
+        self.publisher.publish(TaskPaused { container_id: request.id, ..TaskPaused::default() });
         Ok(Empty::default())
     }
 
@@ -356,7 +326,7 @@ impl Task for TaskService {
         let container = self.container(&request.id)?;
         let _step = container.init.step.lock().await;
         container.resume().map_err(refused)?;
-        self.publish_event(TaskResumed { container_id: request.id, ..TaskResumed::default() }).await;
+        self.publisher.publish(TaskResumed { container_id: request.id, ..TaskResumed::default() });
         Ok(Empty::default())
     }
 
@@ -401,7 +371,7 @@ impl Task for TaskService {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         if request.exec_id.is_empty() {
             container.delete().await.map_err(refused)?;
-            self.containers().remove(&container.id);
+            self.forget(&container)?;
         } else {
             container.delete_exec(&process).await.map_err(refused)?;
         }
@@ -411,14 +381,13 @@ impl Task for TaskService {
         let exit_status = exit.map_or(0, |exit| exit.status);
         let exited_at = exit.map(|exit| convert_to_timestamp(Some(exit.at)));
         if request.exec_id.is_empty() {
-            self.publish_event(TaskDelete {
+            self.publisher.publish(TaskDelete {
                 container_id: request.id,
                 pid,
                 exit_status,
                 exited_at: exited_at.clone().into(),
                 ..TaskDelete::default()
-            })
-            .await;
+            });
         }
         Ok(DeleteResponse { pid, exit_status, exited_at: exited_at.into(), ..DeleteResponse::default() })
     }
@@ -440,11 +409,6 @@ impl Task for TaskService {
     }
 }
 
-/// Of a request that nobody made.
-fn no_context() -> TtrpcContext {
-    TtrpcContext { mh: MessageHeader::default(), metadata: HashMap::new(), timeout_nano: 0 }
-}
-
 async fn wait_for_debugger() -> std::io::Result<()> {
     if std::env::var_os(WAIT_DEBUGGER).is_some() {
         let mut user1 = signal(SignalKind::user_defined1())?;
@@ -463,6 +427,10 @@ fn resources(request: &UpdateTaskRequest) -> anyhow::Result<LinuxResources> {
 
 fn status(code: Code, message: impl Into<String>) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message.into()))
+}
+
+fn no_container(id: &str) -> ttrpc::Error {
+    status(Code::NOT_FOUND, format!("no container {id:?}"))
 }
 
 /// The request asks for what cannot be; its author can mend it.
