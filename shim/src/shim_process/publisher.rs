@@ -234,8 +234,6 @@ mod tests {
         std::fs::remove_file(&address).expect("a socket");
         publisher.publish(exit(2));
         publisher.publish(exit(3));
-        // They are tried meanwhile.
-        sleep(SHORTEST_PAUSE * 3).await;
         let (_server, mut events) = containerd(&address).await;
         publisher.publish(exit(4));
         publisher.finish().await;
