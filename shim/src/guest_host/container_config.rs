@@ -365,7 +365,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_too_large_for_a_configuration_is_the_guest_s_own() {
-        let text = |bytes: u64| format!("{:<1$}", "wasmPath: /app.wasm\n#", bytes as usize);
+        let start = "wasmPath: /app.wasm\n";
+        let text = |bytes: u64| format!("{start}{}", "#".repeat(bytes as usize - start.len()));
         assert!(image_config(&text(MAX_CONFIG_BYTES)).unwrap().is_some());
         assert!(image_config(&text(MAX_CONFIG_BYTES + 1)).unwrap().is_none());
     }
