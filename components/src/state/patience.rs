@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use host_abi::error::Error;
-use host_abi::state::{Concurrency, DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
+use host_abi::state::{DeleteRequest, GetRequest, GetResponse, Operation, SetRequest, StateStore};
 use tokio::time;
 
 use crate::resiliency::{Attempt, Policy, Repeat, is_trouble};
