@@ -1,5 +1,6 @@
 //! HTTP guests behind the server that a container has.
 
+mod hosts;
 mod http2;
 mod limits;
 mod reuse;
@@ -65,6 +66,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_handler_ends_when_its_client_is_gone,
     });
     cases.extend(limits::cases());
+    cases.extend(hosts::cases());
     cases.extend(reuse::cases());
     cases.extend(http2::cases());
     cases

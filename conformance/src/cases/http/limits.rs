@@ -160,7 +160,7 @@ async fn a_request_that_takes_too_long_is_504_and_others_are_served(subject: Sub
 }
 
 /// Everything that a server sends until it closes the connection.
-async fn sent_until_closed(address: SocketAddr, request: &str) -> anyhow::Result<String> {
+pub(super) async fn sent_until_closed(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut sent = Vec::new();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use tokio::task::yield_now;
@@ -60,6 +60,9 @@ impl Server {
         let (head, body) = request.into_parts();
         if size(&head) > self.options.max_header_size {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        if !names_its_host(&head) {
+            return Err(StatusCode::BAD_REQUEST);
         }
         let method = guest_method(&head.method).ok_or(StatusCode::NOT_IMPLEMENTED)?;
         if body.size_hint().lower() > self.options.max_body_size as u64 {
@@ -127,13 +130,33 @@ fn size(head: &request::Parts) -> usize {
     head.method.as_str().len() + uri + "  HTTP/1.1\r\n\r\n".len() + headers.sum::<usize>()
 }
 
+/// Whether a request names one host where its version wants that, and in no other way (RFC 9112, 3.2; RFC 9113, 8.3.1).
+fn names_its_host(head: &request::Parts) -> bool {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(|&byte| is_of_a_host(byte)),
+        (Some(_), Some(_)) => false,
+        (None, _) => match head.version {
+            Version::HTTP_11 => false,
+            Version::HTTP_2 => head.uri.authority().is_some(),
+            _ => true,
+        },
+    }
+}
+
+/// What a host and its port are written with (RFC 3986, 3.2.2).
+fn is_of_a_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
 /// The request as a guest sees it, whatever it came by.
 fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> Request {
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-    // HTTP/2 has the host in another place.
-    let authority = head.uri.authority().filter(|_| !head.headers.contains_key(HOST));
-    let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.as_str().to_owned()));
-    let headers = host.into_iter().chain(guest_headers(&head.headers)).collect();
+    // HTTP/2, and HTTP/1.1 to a proxy, have the host in another place, which counts (RFC 9112, 3.2.2).
+    let authority = head.uri.authority().and_then(|authority| authority.as_str().rsplit('@').next());
+    let others = guest_headers(&head.headers).filter(|(name, _)| authority.is_none() || name != HOST.as_str());
+    let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.to_owned()));
+    let headers = host.into_iter().chain(others).collect();
     let query = head.uri.query().unwrap_or_default();
     let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     Request { method, uri, headers, params, body }
