@@ -4,6 +4,7 @@ mod hosts;
 mod http2;
 mod limits;
 mod reuse;
+mod slow_clients;
 
 use std::fs::File;
 use std::io::{PipeReader, Read as _, Write as _, pipe};
@@ -66,6 +67,7 @@ pub(super) fn cases() -> Vec<Case> {
         a_handler_ends_when_its_client_is_gone,
     });
     cases.extend(limits::cases());
+    cases.extend(slow_clients::cases());
     cases.extend(hosts::cases());
     cases.extend(reuse::cases());
     cases.extend(http2::cases());

@@ -1,6 +1,7 @@
 //! The trigger `http`: a server whose requests guests answer.
 
 mod admission;
+mod bodies;
 mod connection;
 mod exchange;
 mod handlers;

@@ -23,6 +23,9 @@ use crate::logging::OnceASecond;
 
 /// How long a client may take to read on when the container is to end.
 const PATIENCE_AT_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Streams of an HTTP/2 connection. With fewer, clients that begin before they know would have some refused (RFC 9113,
+/// 6.5.2).
+const STREAMS: u32 = 100;
 
 #[derive(Clone)]
 pub(super) struct Protocols {
@@ -38,6 +41,7 @@ impl Protocols {
             .timer(TokioTimer::new())
             // Whoever does not answer is gone, and would never end a connection that is closed.
             .keep_alive_interval(options.idle_timeout)
+            .max_concurrent_streams(STREAMS)
             .max_header_list_size(u32::try_from(options.max_header_size).unwrap_or(u32::MAX));
         Self { http, idle_timeout: options.idle_timeout }
     }

@@ -9,12 +9,13 @@ use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
+use super::bodies::{Bodies, Room};
 use super::handlers::Handlers;
 use super::options::HttpOptions;
 use crate::guest_host::http_message::{guest_headers, guest_method, is_of_the_connection};
@@ -30,17 +31,26 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Server {
     options: HttpOptions,
-    admission: Arc<Admission>,
+    limits: Arc<Limits>,
     handlers: Arc<Handlers>,
     reports: Arc<Reports>,
     workers: Workers,
 }
 
+struct Limits {
+    admission: Admission,
+    bodies: Bodies,
+}
+
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
-        let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
+        let limits = Arc::new(Limits {
+            admission: Admission::new(options.max_concurrency, options.max_queue),
+            bodies: Bodies::new(options.max_buffered, options.max_body_size),
+        });
         let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE));
-        Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), reports, workers, options }
+        let handlers = Arc::new(Handlers::new(guests, options.instances));
+        Self { limits, handlers, reports, workers, options }
     }
 
     pub(super) async fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
@@ -68,9 +78,11 @@ impl Server {
         if body.size_hint().lower() > self.options.max_body_size as u64 {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        let place = timeout_at(deadline, self.admission.enter()).await.ok().flatten();
+        // Before there is a place: a client that does not send would keep it from others.
+        let (body, room) = self.whole_body(&head, body, deadline).await?;
+        let place = timeout_at(deadline, self.limits.admission.enter()).await.ok().flatten();
         let _place = place.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let body = self.whole_body(&head, body, deadline).await?;
+        drop(room);
         let (server, request) = (Arc::clone(self), to_guest(method, &head, body));
         let handled = async move { server.handlers.handle(request).await };
         // Whatever has come to this worker meanwhile gets its turn. Within the timeout this wait would need a timer, and a new
@@ -99,28 +111,19 @@ impl Server {
         head: &request::Parts,
         body: Incoming,
         deadline: Instant,
-    ) -> Result<Option<ByteChunks>, StatusCode> {
+    ) -> Result<(Option<ByteChunks>, Room<'_>), StatusCode> {
         let headers = &head.headers;
         if body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
-            return Ok(None);
+            return Ok((None, None));
         }
-        let collected = timeout_at(deadline, collect(body, self.options.max_body_size)).await;
-        collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map(Some)
+        // It would be refused after it was read.
+        if self.limits.admission.is_full() {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let collected = timeout_at(deadline, self.limits.bodies.collect(body)).await;
+        let (body, room) = collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
+        Ok((Some(body), room))
     }
-}
-
-/// At most so many bytes of a body.
-async fn collect(mut body: Incoming, limit: usize) -> Result<ByteChunks, StatusCode> {
-    let mut chunks = ByteChunks::default();
-    let mut left = limit;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
-        // What is no data are trailers, for which guests have no place.
-        let Ok(data) = frame.into_data() else { continue };
-        left = left.checked_sub(data.len()).ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
-        chunks.push(data);
-    }
-    Ok(chunks)
 }
 
 /// The bytes of a head, as HTTP/1.1 writes it.
