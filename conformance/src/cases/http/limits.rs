@@ -177,7 +177,7 @@ async fn a_client_that_does_not_send_its_body_is_408(subject: Subject) -> anyhow
     server.stop().await
 }
 
-fn hasty() -> HttpOptions {
+pub(super) fn hasty() -> HttpOptions {
     HttpOptions { idle_timeout: SHORT, ..HttpOptions::default() }
 }
 

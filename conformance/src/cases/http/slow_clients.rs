@@ -1,14 +1,14 @@
-//! Clients that do not send what they promise.
+//! Clients that do not send what they promise, or do not read what they asked for.
 
 use std::convert::Infallible;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::stream;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use shim::guest_host::trigger::http::HttpOptions;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::Server;
-use super::limits::{gated, next, send_to_the_gate};
+use super::limits::{gated, hasty, next, send_to_the_gate};
 use crate::guest::{Program, Subject};
 use crate::runner::{Case, cases};
 
@@ -28,6 +28,8 @@ pub(super) fn cases() -> Vec<Case> {
         a_connection_full_of_bodies_that_do_not_come_holds_up_nobody,
         a_body_is_not_asked_for_when_too_many_requests_wait,
         bodies_that_wait_for_a_guest_stop_at_their_room,
+        answers_that_nobody_reads_stop_at_their_room,
+        a_large_answer_that_nobody_reads_ends_its_connection_though_others_are_read,
     }
 }
 
@@ -139,4 +141,43 @@ async fn bodies_that_wait_for_a_guest_stop_at_their_room(subject: Subject) -> an
         ensure!(next(&mut answers).await? == 200);
     }
     Ok(())
+}
+
+async fn answers_that_nobody_reads_stop_at_their_room(subject: Subject) -> anyhow::Result<()> {
+    const ANSWER: usize = 100 << 10;
+    let options = HttpOptions { max_concurrency: 4, max_buffered: 250 << 10, ..HttpOptions::default() };
+    let server = Server::start_with(subject.guest()?, options).await?;
+    let mut client = connect(&server).await?;
+    let mut unread = Vec::new();
+    for _ in 0..2 {
+        let answer = client.send_request(echo(&server, ANSWER)?).await?;
+        ensure!(answer.status() == StatusCode::OK);
+        unread.push(answer);
+    }
+    let mut answers = JoinSet::<hyper::Result<Response<Incoming>>>::new();
+    for _ in 0..3 {
+        answers.spawn(client.send_request(echo(&server, ANSWER)?));
+    }
+    let mut next = async || anyhow::Ok(answers.join_next().await.context("three are sent")???);
+    // Two wait, with half of the places.
+    ensure!(next().await?.status() == StatusCode::SERVICE_UNAVAILABLE);
+    ensure!(server.get("/").await?.status() == StatusCode::OK, "a small answer");
+    for given_up in unread {
+        drop(given_up);
+        ensure!(next().await?.status() == StatusCode::OK);
+    }
+    Ok(())
+}
+
+async fn a_large_answer_that_nobody_reads_ends_its_connection_though_others_are_read(
+    subject: Subject,
+) -> anyhow::Result<()> {
+    let server = Server::start_with(subject.guest()?, hasty()).await?;
+    let mut client = connect(&server).await?;
+    let unread = client.send_request(echo(&server, 100 << 10)?).await?;
+    ensure!(unread.status() == StatusCode::OK);
+    while let Ok(answer) = client.send_request(hello(&server)?).await
+        && answer.into_body().collect().await.is_ok()
+    {}
+    server.stop().await
 }

@@ -14,7 +14,9 @@ use hyper::body::{Body as _, Incoming};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::Activity;
 use super::admission::Admission;
+use super::answers::Answers;
 use super::bodies::{Bodies, Room};
 use super::handlers::Handlers;
 use super::options::HttpOptions;
@@ -40,6 +42,7 @@ pub(super) struct Server {
 struct Limits {
     admission: Admission,
     bodies: Bodies,
+    answers: Answers,
 }
 
 impl Server {
@@ -47,14 +50,19 @@ impl Server {
         let limits = Arc::new(Limits {
             admission: Admission::new(options.max_concurrency, options.max_queue),
             bodies: Bodies::new(options.max_buffered, options.max_body_size),
+            answers: Answers::new(options.max_buffered, options.max_concurrency),
         });
         let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE));
         let handlers = Arc::new(Handlers::new(guests, options.instances));
         Self { limits, handlers, reports, workers, options }
     }
 
-    pub(super) async fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        self.answer_or_status(request).await.unwrap_or_else(|status| {
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: hyper::Request<Incoming>,
+        activity: &Arc<Activity>,
+    ) -> hyper::Response<Full<Bytes>> {
+        self.answer_or_status(request, activity).await.unwrap_or_else(|status| {
             let mut response = hyper::Response::new(Full::from(format!("{status}\n")));
             *response.status_mut() = status;
             response
@@ -65,6 +73,7 @@ impl Server {
     async fn answer_or_status(
         self: &Arc<Self>,
         request: hyper::Request<Incoming>,
+        activity: &Arc<Activity>,
     ) -> Result<hyper::Response<Full<Bytes>>, StatusCode> {
         let deadline = Instant::now() + self.options.request_timeout;
         let (head, body) = request.into_parts();
@@ -97,7 +106,11 @@ impl Server {
         let answer = handled
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
         match answer {
-            Ok(response) => Ok(response),
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let body = self.limits.answers.hold(body, activity, deadline).await;
+                Ok(hyper::Response::from_parts(head, Full::new(body.ok_or(StatusCode::SERVICE_UNAVAILABLE)?)))
+            }
             Err(error) => {
                 self.reports.write(format!("{} {}: {error:#}", head.method, head.uri.path())).await;
                 Err(StatusCode::INTERNAL_SERVER_ERROR)
@@ -165,7 +178,7 @@ fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> 
     Request { method, uri, headers, params, body }
 }
 
-fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Full<Bytes>>> {
+fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Bytes>> {
     let status = StatusCode::from_u16(response.status).ok().filter(|status| !status.is_informational());
     let status = status.with_context(|| format!("status {}", response.status))?;
     let mut headers = HeaderMap::new();
@@ -185,7 +198,7 @@ fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<
     if head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
         body.clear();
     }
-    let mut answer = hyper::Response::new(Full::new(body));
+    let mut answer = hyper::Response::new(body);
     (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
     Ok(answer)
 }

@@ -12,7 +12,7 @@ pub struct HttpOptions {
     pub max_queue: u32,
     /// Bytes; a larger body is refused with 413.
     pub max_body_size: usize,
-    /// Bytes of bodies that no guest has yet, together; with more, the next is refused with 503.
+    /// Bytes of bodies that no guest has yet, together; and again of large answers that are not written yet. Beyond that: 503.
     pub max_buffered: u32,
     /// Bytes of a request's head, its first line included; a larger one is refused with 431.
     pub max_header_size: usize,
