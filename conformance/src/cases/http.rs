@@ -1,8 +1,10 @@
 //! HTTP guests behind the server that a container has.
 
+mod hosts;
 mod http2;
 mod limits;
 mod reuse;
+mod slow_clients;
 
 use std::fs::File;
 use std::io::{PipeReader, Read as _, Write as _, pipe};
@@ -69,6 +71,8 @@ pub(super) fn cases() -> Vec<Case> {
         the_guest_of_the_tutorial_loses_no_greeting,
     });
     cases.extend(limits::cases());
+    cases.extend(slow_clients::cases());
+    cases.extend(hosts::cases());
     cases.extend(reuse::cases());
     cases.extend(http2::cases());
     cases

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
         "http2", Program::Rust("http");
         both_protocols_are_served_on_one_port,
         a_guest_cannot_tell_which_protocol_it_was,
+        the_authority_is_the_host_whatever_the_header_says,
         what_has_no_body_is_answered_without_one,
         streams_of_one_connection_get_their_own_answers,
         limits_are_the_same,
@@ -51,6 +52,14 @@ async fn a_guest_cannot_tell_which_protocol_it_was(subject: Subject) -> anyhow::
     ensure!(inspected(&response, "body")? == ["4 bytes"]);
     ensure!(http2.get("/status/404").await?.status() == StatusCode::NOT_FOUND);
     http2.stop().await
+}
+
+async fn the_authority_is_the_host_whatever_the_header_says(subject: Subject) -> anyhow::Result<()> {
+    let server = Server::start_http2(subject.guest()?, HttpOptions::default()).await?;
+    let request = server.request(Method::GET, "/inspect").header(header::HOST, "other");
+    let response = server.answer(request.body(Full::default())?).await?;
+    ensure!(inspected(&response, "header")? == [format!("host: {}", server.address)]);
+    server.stop().await
 }
 
 /// Whatever the guest answers. A client of HTTP/2 takes a body as an error.

@@ -67,7 +67,7 @@ async fn a_head_that_is_too_large_is_431(subject: Subject) -> anyhow::Result<()>
 }
 
 /// An upstream that answers once it is let. Guests that wait for it are requests in flight.
-struct Gate {
+pub(super) struct Gate {
     /// One for each guest that waits, or has waited.
     waiting: Semaphore,
     open: Semaphore,
@@ -79,12 +79,12 @@ impl Gate {
     }
 
     /// Until one more guest waits.
-    async fn reached(&self) -> anyhow::Result<()> {
+    pub(super) async fn reached(&self) -> anyhow::Result<()> {
         self.waiting.acquire().await?.forget();
         Ok(())
     }
 
-    fn let_through(&self, guests: usize) {
+    pub(super) fn let_through(&self, guests: usize) {
         self.open.add_permits(guests);
     }
 }
@@ -102,19 +102,19 @@ impl HttpClient for Gated {
 
 const UPSTREAM: &str = "/upstream?url=http://gate/";
 
-async fn gated(subject: &Subject, options: HttpOptions) -> anyhow::Result<(Arc<Server>, Arc<Gate>)> {
+pub(super) async fn gated(subject: &Subject, options: HttpOptions) -> anyhow::Result<(Arc<Server>, Arc<Gate>)> {
     let gate = Gate::closed();
     let guest = subject.guest()?.http_client(Gated(Arc::clone(&gate)));
     Ok((Arc::new(Server::start_with(guest, options).await?), gate))
 }
 
 /// Sends requests that wait at the gate, if they get there. The answers are their status.
-fn send_to_the_gate(server: &Arc<Server>, requests: usize) -> JoinSet<anyhow::Result<u16>> {
+pub(super) fn send_to_the_gate(server: &Arc<Server>, requests: usize) -> JoinSet<anyhow::Result<u16>> {
     let request = |server: Arc<Server>| async move { Ok(server.get(UPSTREAM).await?.status().as_u16()) };
     std::iter::repeat_with(|| request(Arc::clone(server))).take(requests).collect()
 }
 
-async fn next(answers: &mut JoinSet<anyhow::Result<u16>>) -> anyhow::Result<u16> {
+pub(super) async fn next(answers: &mut JoinSet<anyhow::Result<u16>>) -> anyhow::Result<u16> {
     answers.join_next().await.context("all are answered")??
 }
 
@@ -160,7 +160,7 @@ async fn a_request_that_takes_too_long_is_504_and_others_are_served(subject: Sub
 }
 
 /// Everything that a server sends until it closes the connection.
-async fn sent_until_closed(address: SocketAddr, request: &str) -> anyhow::Result<String> {
+pub(super) async fn sent_until_closed(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut sent = Vec::new();
@@ -177,7 +177,7 @@ async fn a_client_that_does_not_send_its_body_is_408(subject: Subject) -> anyhow
     server.stop().await
 }
 
-fn hasty() -> HttpOptions {
+pub(super) fn hasty() -> HttpOptions {
     HttpOptions { idle_timeout: SHORT, ..HttpOptions::default() }
 }
 

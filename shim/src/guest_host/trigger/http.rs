@@ -1,6 +1,9 @@
 //! The trigger `http`: a server whose requests guests answer.
 
+mod activity;
 mod admission;
+mod answers;
+mod bodies;
 mod connection;
 mod exchange;
 mod handlers;

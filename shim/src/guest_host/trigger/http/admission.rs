@@ -13,6 +13,11 @@ impl Admission {
         Self { places: Semaphore::new(places as usize), queue: Semaphore::new(queue as usize) }
     }
 
+    /// Whether there is no place now, not even to wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.places.available_permits() == 0 && self.queue.available_permits() == 0
+    }
+
     /// Waits for a place, in turn. There is none if too many wait already.
     pub(super) async fn enter(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(place) = self.places.try_acquire() {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net;
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::activity::{Activity, UnderWay};
 use super::exchange::Server;
 use super::options::HttpOptions;
 use crate::guest_host::workers::Workers;
@@ -23,6 +23,11 @@ use crate::logging::OnceASecond;
 
 /// How long a client may take to read on when the container is to end.
 const PATIENCE_AT_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Streams of an HTTP/2 connection. With fewer, clients that begin before they know would have some refused (RFC 9113,
+/// 6.5.2).
+const STREAMS: u32 = 100;
+/// What has to be written for a connection not to be idle: as much as a small answer.
+const PART: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(super) struct Protocols {
@@ -38,6 +43,7 @@ impl Protocols {
             .timer(TokioTimer::new())
             // Whoever does not answer is gone, and would never end a connection that is closed.
             .keep_alive_interval(options.idle_timeout)
+            .max_concurrent_streams(STREAMS)
             .max_header_list_size(u32::try_from(options.max_header_size).unwrap_or(u32::MAX));
         Self { http, idle_timeout: options.idle_timeout }
     }
@@ -57,16 +63,17 @@ impl Protocols {
         };
         // Answers are small and whole: waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(self.idle_timeout));
         let service = service_fn(|request| {
-            let (server, under_way) = (Arc::clone(&server), UnderWay::begin(&activity));
+            let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
             async move {
-                let response = server.answer(request).await;
+                let under_way = UnderWay::begin(&activity);
+                let response = server.answer(request, &activity).await;
                 drop(under_way);
                 Ok::<_, Infallible>(response)
             }
         });
-        let stream = Watched { stream: TokioIo::new(stream), activity: Arc::clone(&activity) };
+        let stream = Watched { stream: TokioIo::new(stream), activity: Arc::clone(&activity), written: 0 };
         let mut connection = pin!(self.http.serve_connection(stream, service));
         let is_to_end = async {
             tokio::select! {
@@ -102,64 +109,12 @@ impl Protocols {
     }
 }
 
-/// What a connection is at work on.
-struct Activity(Mutex<Requests>);
-
-struct Requests {
-    under_way: usize,
-    /// When their number last changed, or a part of an answer left.
-    since: Instant,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Mutex::new(Requests { under_way: 0, since: Instant::now() }))
-    }
-}
-
-impl Activity {
-    fn change(&self, change: impl FnOnce(&mut usize)) {
-        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut requests.under_way);
-        requests.since = Instant::now();
-    }
-
-    /// Waits until there was no request for so long, and no part of an answer left.
-    async fn idle_for(&self, timeout: Duration) {
-        let mut until = Instant::now() + timeout;
-        loop {
-            sleep_until(until).await;
-            let now = Instant::now();
-            let requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let since = if requests.under_way > 0 { now } else { requests.since };
-            until = since + timeout;
-            if until <= now {
-                return;
-            }
-        }
-    }
-}
-
-/// A request until it is answered.
-struct UnderWay(Arc<Activity>);
-
-impl UnderWay {
-    fn begin(activity: &Arc<Activity>) -> Self {
-        activity.change(|under_way| *under_way += 1);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.change(|under_way| *under_way -= 1);
-    }
-}
-
 /// A connection's stream, whose answers are activity for as long as somebody reads them.
 struct Watched {
     stream: TokioIo<net::TcpStream>,
     activity: Arc<Activity>,
+    /// Since that was last noted.
+    written: usize,
 }
 
 impl Watched {
@@ -167,9 +122,13 @@ impl Watched {
         Pin::new(&mut self.stream)
     }
 
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.activity.change(|_| ());
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written += bytes;
+        }
+        if self.written >= PART {
+            self.written = 0;
+            self.activity.note();
         }
         written
     }

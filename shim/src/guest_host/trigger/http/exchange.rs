@@ -8,13 +8,16 @@ use bytes::Bytes;
 use host_abi::canonical::ByteChunks;
 use host_abi::http::{Method, Request, Response};
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode, request};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::Activity;
 use super::admission::Admission;
+use super::answers::Answers;
+use super::bodies::{Bodies, Room};
 use super::handlers::Handlers;
 use super::options::HttpOptions;
 use crate::guest_host::http_message::{guest_headers, guest_method, is_of_the_connection};
@@ -30,21 +33,36 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Server {
     options: HttpOptions,
-    admission: Arc<Admission>,
+    limits: Arc<Limits>,
     handlers: Arc<Handlers>,
     reports: Arc<Reports>,
     workers: Workers,
 }
 
+struct Limits {
+    admission: Admission,
+    bodies: Bodies,
+    answers: Answers,
+}
+
 impl Server {
     pub(super) fn new(guests: Guests, options: HttpOptions, workers: Workers) -> Self {
-        let admission = Arc::new(Admission::new(options.max_concurrency, options.max_queue));
+        let limits = Arc::new(Limits {
+            admission: Admission::new(options.max_concurrency, options.max_queue),
+            bodies: Bodies::new(options.max_buffered, options.max_body_size),
+            answers: Answers::new(options.max_buffered, options.max_concurrency),
+        });
         let reports = Arc::new(Reports::new(Arc::clone(&guests.wasi.stderr), PATIENCE));
-        Self { admission, handlers: Arc::new(Handlers::new(guests, options.instances)), reports, workers, options }
+        let handlers = Arc::new(Handlers::new(guests, options.instances));
+        Self { limits, handlers, reports, workers, options }
     }
 
-    pub(super) async fn answer(self: &Arc<Self>, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        self.answer_or_status(request).await.unwrap_or_else(|status| {
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: hyper::Request<Incoming>,
+        activity: &Arc<Activity>,
+    ) -> hyper::Response<Full<Bytes>> {
+        self.answer_or_status(request, activity).await.unwrap_or_else(|status| {
             let mut response = hyper::Response::new(Full::from(format!("{status}\n")));
             *response.status_mut() = status;
             response
@@ -55,19 +73,25 @@ impl Server {
     async fn answer_or_status(
         self: &Arc<Self>,
         request: hyper::Request<Incoming>,
+        activity: &Arc<Activity>,
     ) -> Result<hyper::Response<Full<Bytes>>, StatusCode> {
         let deadline = Instant::now() + self.options.request_timeout;
         let (head, body) = request.into_parts();
         if size(&head) > self.options.max_header_size {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
+        if !names_its_host(&head) {
+            return Err(StatusCode::BAD_REQUEST);
+        }
         let method = guest_method(&head.method).ok_or(StatusCode::NOT_IMPLEMENTED)?;
         if body.size_hint().lower() > self.options.max_body_size as u64 {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        let place = timeout_at(deadline, self.admission.enter()).await.ok().flatten();
+        // Before there is a place: a client that does not send would keep it from others.
+        let (body, room) = self.whole_body(&head, body, deadline).await?;
+        let place = timeout_at(deadline, self.limits.admission.enter()).await.ok().flatten();
         let _place = place.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-        let body = self.whole_body(&head, body, deadline).await?;
+        drop(room);
         let (server, request) = (Arc::clone(self), to_guest(method, &head, body));
         let handled = async move { server.handlers.handle(request).await };
         // Whatever has come to this worker meanwhile gets its turn. Within the timeout this wait would need a timer, and a new
@@ -82,7 +106,11 @@ impl Server {
         let answer = handled
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
         match answer {
-            Ok(response) => Ok(response),
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                let body = self.limits.answers.hold(body, activity, deadline).await;
+                Ok(hyper::Response::from_parts(head, Full::new(body.ok_or(StatusCode::SERVICE_UNAVAILABLE)?)))
+            }
             Err(error) => {
                 self.reports.write(format!("{} {}: {error:#}", head.method, head.uri.path())).await;
                 Err(StatusCode::INTERNAL_SERVER_ERROR)
@@ -96,28 +124,19 @@ impl Server {
         head: &request::Parts,
         body: Incoming,
         deadline: Instant,
-    ) -> Result<Option<ByteChunks>, StatusCode> {
+    ) -> Result<(Option<ByteChunks>, Room<'_>), StatusCode> {
         let headers = &head.headers;
         if body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
-            return Ok(None);
+            return Ok((None, None));
         }
-        let collected = timeout_at(deadline, collect(body, self.options.max_body_size)).await;
-        collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)?.map(Some)
+        // It would be refused after it was read.
+        if self.limits.admission.is_full() {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let collected = timeout_at(deadline, self.limits.bodies.collect(body)).await;
+        let (body, room) = collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
+        Ok((Some(body), room))
     }
-}
-
-/// At most so many bytes of a body.
-async fn collect(mut body: Incoming, limit: usize) -> Result<ByteChunks, StatusCode> {
-    let mut chunks = ByteChunks::default();
-    let mut left = limit;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
-        // What is no data are trailers, for which guests have no place.
-        let Ok(data) = frame.into_data() else { continue };
-        left = left.checked_sub(data.len()).ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
-        chunks.push(data);
-    }
-    Ok(chunks)
 }
 
 /// The bytes of a head, as HTTP/1.1 writes it.
@@ -127,19 +146,39 @@ fn size(head: &request::Parts) -> usize {
     head.method.as_str().len() + uri + "  HTTP/1.1\r\n\r\n".len() + headers.sum::<usize>()
 }
 
+/// Whether a request names one host where its version wants that, and in no other way (RFC 9112, 3.2; RFC 9113, 8.3.1).
+fn names_its_host(head: &request::Parts) -> bool {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(|&byte| is_of_a_host(byte)),
+        (Some(_), Some(_)) => false,
+        (None, _) => match head.version {
+            Version::HTTP_11 => false,
+            Version::HTTP_2 => head.uri.authority().is_some(),
+            _ => true,
+        },
+    }
+}
+
+/// What a host and its port are written with (RFC 3986, 3.2.2).
+fn is_of_a_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
 /// The request as a guest sees it, whatever it came by.
 fn to_guest(method: Method, head: &request::Parts, body: Option<ByteChunks>) -> Request {
     let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str()).to_owned();
-    // HTTP/2 has the host in another place.
-    let authority = head.uri.authority().filter(|_| !head.headers.contains_key(HOST));
-    let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.as_str().to_owned()));
-    let headers = host.into_iter().chain(guest_headers(&head.headers)).collect();
+    // HTTP/2, and HTTP/1.1 to a proxy, have the host in another place, which counts (RFC 9112, 3.2.2).
+    let authority = head.uri.authority().and_then(|authority| authority.as_str().rsplit('@').next());
+    let others = guest_headers(&head.headers).filter(|(name, _)| authority.is_none() || name != HOST.as_str());
+    let host = authority.map(|authority| (HOST.as_str().to_owned(), authority.to_owned()));
+    let headers = host.into_iter().chain(others).collect();
     let query = head.uri.query().unwrap_or_default();
     let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     Request { method, uri, headers, params, body }
 }
 
-fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Full<Bytes>>> {
+fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<Bytes>> {
     let status = StatusCode::from_u16(response.status).ok().filter(|status| !status.is_informational());
     let status = status.with_context(|| format!("status {}", response.status))?;
     let mut headers = HeaderMap::new();
@@ -159,7 +198,7 @@ fn from_guest(response: Response, head: bool) -> anyhow::Result<hyper::Response<
     if head || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
         body.clear();
     }
-    let mut answer = hyper::Response::new(Full::new(body));
+    let mut answer = hyper::Response::new(body);
     (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
     Ok(answer)
 }

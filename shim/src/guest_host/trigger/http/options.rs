@@ -12,6 +12,8 @@ pub struct HttpOptions {
     pub max_queue: u32,
     /// Bytes; a larger body is refused with 413.
     pub max_body_size: usize,
+    /// Bytes of bodies that no guest has yet, together; and again of large answers that are not written yet. Beyond that: 503.
+    pub max_buffered: u32,
     /// Bytes of a request's head, its first line included; a larger one is refused with 431.
     pub max_header_size: usize,
     /// From a request's head to the guest's answer. What takes longer is answered with 504, and its instance discarded.
@@ -37,6 +39,7 @@ impl Default for HttpOptions {
             max_concurrency: 128,
             max_queue: 1024,
             max_body_size: 16 << 20,
+            max_buffered: 64 << 20,
             max_header_size: 16 << 10,
             request_timeout: Duration::from_secs(60),
             // Longer than a load balancer keeps its end.
