@@ -45,7 +45,7 @@ use rustix::stdio::{dup2_stdin, stderr, stdin};
 use rustix::thread::set_name;
 
 use crate::logging;
-use crate::protocol::{self, FromGuestHost, Job};
+use crate::protocol::{self, FromGuestHost, Job, ReceivedJob};
 
 /// The exit code of a container whose host failed it after the start, as `docker run` has it for its own failures.
 pub(crate) const HOST_FAILED: u8 = 125;
@@ -131,7 +131,7 @@ impl GuestHost {
 
     /// The process that the shim asks for: a container's first, or one more.
     fn make_process(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
-        let (job, streams) = protocol::receive_job(control)?;
+        let ReceivedJob { job, streams, container } = protocol::receive_job(control)?;
         match job {
             Job::Create(request) => {
                 logging::name_container(&request.id);
@@ -139,7 +139,8 @@ impl GuestHost {
             }
             Job::Exec(request) => {
                 logging::name_container(&request.container_id);
-                exec::exec(self, &request, control, streams)
+                let container = container.context("the shim sent no container for a process")?;
+                exec::exec(self, &request, &container, control, streams)
             }
         }
     }

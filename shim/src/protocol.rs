@@ -7,8 +7,8 @@
 //! [`FromGuestHost::Ready`] once nothing but the start is missing. The shim sends [`ToGuestHost::Start`] and gets
 //! [`FromGuestHost::Started`].
 //!
-//! One more process in a container: the shim sends a [`Job::Exec`] in the same way, and gets [`FromGuestHost::Created`] once
-//! the new one runs.
+//! One more process in a container: the shim sends a [`Job::Exec`] in the same way, with a fifth descriptor, a pidfd of the
+//! container's first process, and gets [`FromGuestHost::Created`] once the new one runs.
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
@@ -136,25 +136,41 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
-/// Sends a job, and the standard streams that it is about.
-pub(crate) fn send_job(socket: &OwnedFd, job: &Job, streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+/// Sends a job, the standard streams that it is about, and the container's first process, where it has one.
+pub(crate) fn send_job(
+    socket: &OwnedFd,
+    job: &Job,
+    streams: [BorrowedFd<'_>; 3],
+    container: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let mut file = File::from(memfd_create("job", MemfdFlags::CLOEXEC)?);
     file.write_all(&serde_json::to_vec(job)?)?;
     file.rewind()?;
     let [stdin, stdout, stderr] = streams;
-    send_with_descriptors(socket, &ToGuestHost::Job, &[stdin, stdout, stderr, file.as_fd()])
+    let descriptors = [Some(stdin), Some(stdout), Some(stderr), Some(file.as_fd()), container];
+    let descriptors: Vec<_> = descriptors.into_iter().flatten().collect();
+    send_with_descriptors(socket, &ToGuestHost::Job, &descriptors)
 }
 
-/// Receives the job that this process was executed for, and its standard streams.
-pub(crate) fn receive_job(socket: &OwnedFd) -> anyhow::Result<(Job, [File; 3])> {
-    let (message, descriptors) = receive_with_descriptors(socket)?.context("the shim is gone")?;
+/// What a guest host was executed for.
+pub(crate) struct ReceivedJob {
+    pub(crate) job: Job,
+    pub(crate) streams: [File; 3],
+    /// A pidfd of the container's first process, where it has one.
+    pub(crate) container: Option<OwnedFd>,
+}
+
+/// Receives the job that this process was executed for.
+pub(crate) fn receive_job(socket: &OwnedFd) -> anyhow::Result<ReceivedJob> {
+    let (message, mut descriptors) = receive_with_descriptors(socket)?.context("the shim is gone")?;
+    let container = if descriptors.len() == 5 { descriptors.pop() } else { None };
     let files: Vec<_> = descriptors.into_iter().map(File::from).collect();
     let (ToGuestHost::Job, Ok([stdin, stdout, stderr, mut file])) = (message, <[File; 4]>::try_from(files)) else {
         bail!("the shim sent something else than a job with three streams");
     };
     let mut job = Vec::new();
     file.read_to_end(&mut job)?;
-    Ok((serde_json::from_slice(&job)?, [stdin, stdout, stderr]))
+    Ok(ReceivedJob { job: serde_json::from_slice(&job)?, streams: [stdin, stdout, stderr], container })
 }
 
 /// Sends one message.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::{Process, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize as _;
 
 use super::GuestHost;
@@ -24,10 +25,12 @@ use super::rootfs::Rootfs;
 use super::standard_streams;
 use crate::protocol::{ExecProcess, STATE_FOLDER};
 
-/// Has the process join the container's namespaces and cgroup. It runs when this returns.
+/// Has the process join the container's namespaces and cgroup. It runs when this returns. `container` is a pidfd of the
+/// container's first process.
 pub(super) fn exec(
     guest_host: GuestHost,
     request: &ExecProcess,
+    container: &OwnedFd,
     control: &Arc<OwnedFd>,
     streams: [File; 3],
 ) -> anyhow::Result<Created> {
@@ -35,6 +38,7 @@ pub(super) fn exec(
     // As the container's processes see it, with its volumes.
     let root = PathBuf::from(format!("/proc/{}/root", request.container_pid));
     let rootfs = Rootfs::open_root(&root, &[])?;
+    ensure_running(container)?;
     let mut process = Process::deserialize(&request.process).context("the process is not one of OCI's")?;
     let workload = exec_workload(&spec, &process, &rootfs)?;
     let console = Console::of(Some(&process), &request.bundle)?;
@@ -46,6 +50,8 @@ pub(super) fn exec(
     let (process, confinement) = Confinement::split(process, &spec)?;
     let file = ProcessFile::write(&request.bundle, &process)?;
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
+    // A compilation takes its time.
+    ensure_running(container)?;
     let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(executor)
         .with_root_path(request.bundle.join(STATE_FOLDER))?
@@ -60,6 +66,13 @@ pub(super) fn exec(
         .build()?;
     let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose()?;
     Ok(Created { pid: pid.as_raw(), terminal })
+}
+
+/// Another process may have the pid of one that has ended.
+fn ensure_running(container: &OwnedFd) -> anyhow::Result<()> {
+    let ended = poll(&mut [PollFd::new(container, PollFlags::IN)], Some(&Timespec::default()))? > 0;
+    ensure!(!ended, "the container has ended");
+    Ok(())
 }
 
 /// libcontainer takes the process from a file.

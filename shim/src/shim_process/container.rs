@@ -6,21 +6,22 @@ mod resources;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::{Control, Declined};
+use super::launch::{Control, Declined, GuestHost};
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
 use super::spec::Spec;
@@ -38,6 +39,8 @@ pub(super) struct Container {
     pub(super) bundle: PathBuf,
     /// Its first process.
     pub(super) init: Arc<Process>,
+    /// Its pidfd.
+    init_handle: OwnedFd,
     control: Control,
     operator: OperatorConfig,
     debug: bool,
@@ -89,17 +92,19 @@ impl Container {
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
         let job = Job::Create(Box::new(request));
-        let control = Control::launch(&operator, &bundle, debug, &job, &guest_streams)?;
+        let guest_host = GuestHost::launch(&operator, &bundle, debug, &job, &guest_streams, None)?;
         // Each is at its end when the container is.
         drop(guest_streams);
         let created = async {
-            let (pid, terminal) = await_creation(&control).await?;
+            let (pid, terminal) = await_creation(&guest_host).await?;
+            let handle = handle_of(pid).context("the container's process has ended")?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
-            Ok((pid, OpenStreams::of(terminal, kept, &names)?))
+            Ok((pid, handle, OpenStreams::of(terminal, kept, &names)?))
         };
-        let (pid, streams) = match created.await {
+        let (pid, init_handle, streams) = match created.await {
             Ok(created) => created,
             Err(error) => {
+                guest_host.end().await;
                 remove_leftovers(&bundle).await;
                 return Err(error);
             }
@@ -112,7 +117,8 @@ impl Container {
             id,
             bundle,
             init,
-            control,
+            init_handle,
+            control: guest_host.into_control(),
             operator,
             debug,
             has_pid_namespace,
@@ -164,13 +170,19 @@ impl Container {
             process: spec,
             operator: self.operator.clone(),
         }));
-        let control = Control::launch(&self.operator, &self.bundle, self.debug, &job, &guest_streams)?;
+        let container = Some(self.init_handle.as_fd());
+        let guest_host = GuestHost::launch(&self.operator, &self.bundle, self.debug, &job, &guest_streams, container)?;
         drop(guest_streams);
-        let answer = self.init.is_gone.run_until_cancelled(control.receive()).await;
-        let (pid, terminal) = match answer.context("the container has ended")?? {
-            Some((FromGuestHost::Created { pid }, terminal)) => (pid, terminal),
-            Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),
-            None => bail!("the guest host ended before the process ran; its log is in containerd's"),
+        let created = match self.init.is_gone.run_until_cancelled(guest_host.answer()).await {
+            Some(answer) => answer.and_then(created_process),
+            None => Err(anyhow!("the container has ended")),
+        };
+        let (pid, terminal) = match created {
+            Ok(created) => created,
+            Err(error) => {
+                guest_host.end().await;
+                return Err(error);
+            }
         };
         let streams = OpenStreams::of(terminal, kept, &process.streams).inspect_err(|_| {
             // Without its terminal, it is of no use.
@@ -288,10 +300,12 @@ fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
-async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedFd>)> {
+async fn await_creation(guest_host: &GuestHost) -> anyhow::Result<(i32, Option<OwnedFd>)> {
     let (mut created, mut ready) = (None, false);
     loop {
-        match control.receive().await? {
+        let message =
+            if created.is_none() { guest_host.answer().await? } else { guest_host.control().receive().await? };
+        match message {
             Some((FromGuestHost::Created { pid }, terminal)) => created = Some((pid, terminal)),
             Some((FromGuestHost::Ready, _)) => ready = true,
             Some((message, _)) => bail!("the guest host answered a create with {message:?}"),
@@ -301,6 +315,21 @@ async fn await_creation(control: &Control) -> anyhow::Result<(i32, Option<OwnedF
             return Ok(created);
         }
     }
+}
+
+/// What the answer to an exec says of the new process.
+fn created_process(answer: Option<(FromGuestHost, Option<OwnedFd>)>) -> anyhow::Result<(i32, Option<OwnedFd>)> {
+    match answer {
+        Some((FromGuestHost::Created { pid }, terminal)) => Ok((pid, terminal)),
+        Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),
+        None => bail!("the guest host ended before the process ran; its log is in containerd's"),
+    }
+}
+
+/// A process, whatever may have its pid once it has ended.
+fn handle_of(pid: i32) -> anyhow::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).context("the guest host named no process")?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 async fn remove_leftovers(bundle: &Path) {

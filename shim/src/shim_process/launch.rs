@@ -1,43 +1,64 @@
 //! Starting a guest host, and speaking with it.
 
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::fs::fstat;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::signal::Signal;
 use super::stdio::GuestStreams;
 use crate::operator_config::OperatorConfig;
 use crate::protocol::{self, FromGuestHost, Job, ToGuestHost, receive_with_descriptors, send_message};
 use crate::read_only;
+
+/// A process that waits in the kernel does not die before that is over.
+const DEATH_PATIENCE: Duration = Duration::from_secs(4);
+
+/// A message, and a descriptor that came with it.
+type Message = (FromGuestHost, Option<OwnedFd>);
 
 /// The reason not to do what was asked for, which its author can mend.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Declined(pub(super) String);
 
-/// The shim's end of the socket to a guest host.
-pub(super) struct Control(AsyncFd<OwnedFd>);
+/// A guest host, and what it has cloned so far.
+pub(super) struct GuestHost {
+    control: Control,
+    /// Its pidfd: it can be read from once the process has ended.
+    process: AsyncFd<OwnedFd>,
+    /// The inode of the other end of the control socket, by which the clones are known.
+    socket: u64,
+}
 
-impl Control {
-    /// Executes a guest host, for the container of a bundle, and sends it its request.
+impl GuestHost {
+    /// Executes a guest host, for the container of a bundle, and sends it its request. For one more process,
+    /// `container` is a pidfd of the container's first.
     pub(super) fn launch(
         operator: &OperatorConfig,
         bundle: &Path,
         debug: bool,
         job: &Job,
         streams: &GuestStreams,
+        container: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<Self> {
         let (control, theirs) = protocol::pair()?;
+        let socket = fstat(&theirs)?.st_ino;
         let guest_host = protocol::guest_host(operator)?;
         let cannot_start = || format!("cannot start {}", guest_host.display());
         let program = read_only::mount(&guest_host).with_context(cannot_start)?;
         // Nothing that would have the standard library clone this process instead of just executing the other.
-        Command::new(read_only::path_of(&program))
+        let child = Command::new(read_only::path_of(&program))
             .arg0(&guest_host)
             .args(["serve", if debug { "debug" } else { "info" }])
             .env_clear()
@@ -47,26 +68,117 @@ impl Control {
             .stderr(log_of(bundle))
             .spawn()
             .with_context(cannot_start)?;
+        // No other has its pid: whoever reaps has had no turn since.
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let GuestStreams { stdin, stdout, stderr } = streams;
-        protocol::send_job(&control, job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+        protocol::send_job(&control, job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], container)
             .context("the guest host ended before it knew what for; its log is in containerd's")?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
-        Ok(Self(unsafe { AsyncFd::register(control) }?))
+        let (control, process) =
+            unsafe { (AsyncFd::register(control)?, AsyncFd::register_with_interest(process, Interest::READABLE)?) };
+        Ok(Self { control: Control(control), process, socket })
     }
 
+    /// The next message, as [`Control::receive`], as long as it has not said that it made the process: until then its end is
+    /// the end of it all, though a clone may go on and wait for it, with the socket open.
+    pub(super) async fn answer(&self) -> anyhow::Result<Option<Message>> {
+        tokio::select! {
+            biased;
+            message = self.control.receive() => message,
+            () = self.has_ended() => match receive_with_descriptors(self.control.0.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    bail!("the guest host ended before it had made the process; its log is in containerd's")
+                }
+                message => told(message?),
+            },
+        }
+    }
+
+    /// Gives up: ends it and what it has cloned, and waits until they have ended.
+    pub(super) async fn end(&self) {
+        let deadline = Instant::now() + DEATH_PATIENCE;
+        // It may have ended by itself.
+        let _ = pidfd_send_signal(self.process.get_ref(), rustix::process::Signal::KILL);
+        let _ = timeout_at(deadline, self.has_ended()).await;
+        // A clone may have cloned another meanwhile.
+        while !self.control.is_closed() {
+            if Instant::now() >= deadline {
+                tracing::warn!("a process that a guest host was to make does not end");
+                return;
+            }
+            for pid in children_with_socket(self.socket) {
+                let _ = Signal::KILL.send(pid);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// The connection, which is the container's process's from now on.
+    pub(super) fn into_control(self) -> Control {
+        self.control
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    async fn has_ended(&self) {
+        // It stays readable, as this takes nothing from it.
+        let _ = self.process.readable().await;
+    }
+}
+
+/// The shim's end of the socket to a guest host.
+pub(super) struct Control(AsyncFd<OwnedFd>);
+
+impl Control {
     pub(super) fn send(&self, message: &ToGuestHost) -> anyhow::Result<()> {
         send_message(self.0.get_ref(), message).context("the container's process is gone")
     }
 
     /// The next message but a failure, which is an error here; `None` when the process has closed the socket.
-    pub(super) async fn receive(&self) -> anyhow::Result<Option<(FromGuestHost, Option<OwnedFd>)>> {
-        match self.0.async_io(Interest::READABLE, receive_with_descriptors).await? {
-            Some((FromGuestHost::Failed { message }, _)) => bail!(Declined(message)),
-            message => Ok(message.map(|(message, descriptors)| (message, descriptors.into_iter().next()))),
+    pub(super) async fn receive(&self) -> anyhow::Result<Option<Message>> {
+        told(self.0.async_io(Interest::READABLE, receive_with_descriptors).await?)
+    }
+
+    /// Whether everyone at the other end has gone; what was said before is thrown away.
+    fn is_closed(&self) -> bool {
+        loop {
+            match receive_with_descriptors::<FromGuestHost>(self.0.get_ref()) {
+                Ok(None) => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Ok(Some(_)) | Err(_) => {}
+            }
         }
     }
+}
+
+fn told(message: Option<(FromGuestHost, Vec<OwnedFd>)>) -> anyhow::Result<Option<Message>> {
+    match message {
+        Some((FromGuestHost::Failed { message }, _)) => bail!(Declined(message)),
+        message => Ok(message.map(|(message, descriptors)| (message, descriptors.into_iter().next()))),
+    }
+}
+
+/// The children of this process that have this socket open. A guest host's clones are: made as its siblings, or left by it.
+fn children_with_socket(inode: u64) -> impl Iterator<Item = i32> {
+    let name = format!("socket:[{inode}]");
+    let has_it = move |pid: &i32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| link == Path::new(&name))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(process::id())).filter(has_it)
+}
+
+fn parent_of(pid: i32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold any others.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Where the guest host logs to: the FIFO in the bundle of the sandbox, which is this process's working directory.
