@@ -97,7 +97,7 @@ impl GuestHost {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
             ["serve", log_level] => self.serve_shim(log_level == "debug"),
-            ["compile", engine, max_memory_bytes] => exit_code(self.compile(engine, max_memory_bytes)),
+            ["compile", engine, max_memory_bytes, parent] => exit_code(self.compile(engine, max_memory_bytes, parent)),
             ["warm"] => exit_code(warm::warm(&self)),
             ["-v" | "--version"] => {
                 println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
@@ -145,8 +145,8 @@ impl GuestHost {
         }
     }
 
-    fn compile(self, engine: &str, max_memory_bytes: &str) -> anyhow::Result<()> {
-        compile::serve(&*self.find_engine(engine)?, max_memory_bytes.parse()?)
+    fn compile(self, engine: &str, max_memory_bytes: &str, parent: &str) -> anyhow::Result<()> {
+        compile::serve(&*self.find_engine(engine)?, max_memory_bytes.parse()?, parent.parse()?)
     }
 
     /// The engine of a container; `name` is the annotation's, or the operator's.

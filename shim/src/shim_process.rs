@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod container;
+mod creations;
 mod info;
 mod launch;
 mod options;

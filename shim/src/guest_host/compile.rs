@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{self, Child, Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -37,7 +37,7 @@ pub(super) fn in_child(engine: &str, module: &ModuleBytes, limits: &CompilerConf
     let (artifact, message) = (memory_file("artifact")?, memory_file("message")?);
     // This very program, which lies on a mount that no path leads to.
     let mut child = Command::new("/proc/self/exe")
-        .args(["compile", engine, &limits.max_memory_bytes.to_string()])
+        .args(["compile", engine, &limits.max_memory_bytes.to_string(), &process::id().to_string()])
         .env_clear()
         .current_dir("/")
         .stdin(module.file().try_clone()?)
@@ -98,14 +98,14 @@ fn start_of(message: &File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&start[..length]).into_owned())
 }
 
-/// The child's side: a module on standard input, its artifact on standard output.
-pub(super) fn serve(engine: &dyn Engine, max_memory_bytes: u64) -> anyhow::Result<()> {
+/// The child's side: a module on standard input, its artifact on standard output. `parent` is the one who wants it.
+pub(super) fn serve(engine: &dyn Engine, max_memory_bytes: u64, parent: i32) -> anyhow::Result<()> {
     let module = File::from(dup(stdio::stdin())?);
     let mut artifact = File::from(dup(stdio::stdout())?);
     // SAFETY: the parent sealed the file, so that nobody can change it.
     #[expect(unsafe_code, reason = "see above")]
     let module = unsafe { MmapOptions::new().map_copy_read_only(&module) }?;
-    rights::give_up(max_memory_bytes)?;
+    rights::give_up(max_memory_bytes, parent)?;
     artifact.write_all(&engine.compile(&module)?)?;
     Ok(())
 }

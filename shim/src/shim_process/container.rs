@@ -19,6 +19,7 @@ use containerd_shim::protos::types::task::ProcessInfo;
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Cgroup, expect_move};
 use super::launch::{Control, Declined, GuestHost};
@@ -75,12 +76,13 @@ impl Container {
     /// Has a guest host make the container and waits until it is ready to start. The caller waits for its exit.
     ///
     /// # Errors
-    /// The reason, the guest host's or that others run in the container's cgroup; nothing of the container is left
-    /// then but its bundle.
+    /// The reason: the guest host's, that others run in the container's cgroup, or that it was cancelled. Nothing of the
+    /// container is left then but its bundle.
     pub(super) async fn create(
         request: CreateContainer,
         names: StreamNames,
         debug: bool,
+        cancelled: &CancellationToken,
     ) -> anyhow::Result<(Self, Exits)> {
         let (guest_streams, kept) = stdio::open(&names)?;
         let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
@@ -101,7 +103,8 @@ impl Container {
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
             Ok((pid, handle, OpenStreams::of(terminal, kept, &names)?))
         };
-        let (pid, init_handle, streams) = match created.await {
+        let created = cancelled.run_until_cancelled(created).await;
+        let (pid, init_handle, streams) = match created.unwrap_or_else(|| Err(anyhow!("the create was cancelled"))) {
             Ok(created) => created,
             Err(error) => {
                 guest_host.end().await;

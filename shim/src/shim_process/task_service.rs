@@ -1,7 +1,7 @@
 //! containerd's task API, version 2 (`containerd.task.v2.Task`). Each method finds its container, has it work, and puts
 //! the answer into containerd's words.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::pending;
 use std::pin::pin;
 use std::process;
@@ -28,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::container::{Container, ExecRefused};
+use super::creations::Creations;
 use super::launch::Declined;
 use super::options::operator_config;
 use super::process::{Exits, Process};
@@ -48,40 +49,27 @@ pub(super) struct TaskService {
     exit: Arc<ExitSignal>,
     publisher: Arc<Publisher>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
-    /// The ids of the containers that are being created.
-    creating: Mutex<HashSet<String>>,
-}
-
-/// A create, until it is dropped.
-struct Creating<'a> {
-    id: String,
-    service: &'a TaskService,
-}
-
-impl Drop for Creating<'_> {
-    fn drop(&mut self) {
-        self.service.creating().remove(&self.id);
-    }
+    creations: Creations,
 }
 
 impl TaskService {
     pub(super) fn new(sandbox: String, debug: bool, exit: Arc<ExitSignal>, publisher: Arc<Publisher>) -> Self {
-        let (containers, creating) = (Mutex::default(), Mutex::default());
-        Self { sandbox, debug, exit, publisher, containers, creating }
+        let (containers, creations) = (Mutex::default(), Creations::default());
+        Self { sandbox, debug, exit, publisher, containers, creations }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn creating(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a container is being created; none where it is already.
-    fn begin_create(&self, id: &str) -> Option<Creating<'_>> {
-        let begun = self.creating().insert(id.to_owned());
-        begun.then(|| Creating { id: id.to_owned(), service: self })
+    /// Ends a create that is under way, and answers whether it did: the container does not exist then.
+    async fn cancel_create(&self, id: &str) -> bool {
+        let Some(creation) = self.creations.of(id) else { return false };
+        // It is told to all as soon as it exists.
+        if !self.containers().contains_key(id) {
+            creation.cancel().await;
+        }
+        !self.containers().contains_key(id)
     }
 
     /// The container of a request.
@@ -169,11 +157,12 @@ impl Task for TaskService {
             return Err(status(Code::UNIMPLEMENTED, "a container cannot be restored from a checkpoint"));
         }
         let exists = || status(Code::ALREADY_EXISTS, format!("container {:?} exists already", request.id));
-        let _creating = self.begin_create(&request.id).ok_or_else(exists)?;
+        let creation = self.creations.begin(&request.id).ok_or_else(exists)?;
         if self.containers().contains_key(&request.id) {
             return Err(exists());
         }
-        wait_for_debugger().await.map_err(internal)?;
+        // A cancelled create ends as one.
+        creation.cancelled().run_until_cancelled(wait_for_debugger()).await.unwrap_or(Ok(())).map_err(internal)?;
         let rootfs = request.rootfs.iter().map(|mount| RootfsMount {
             kind: mount.type_.clone(),
             source: mount.source.clone(),
@@ -191,7 +180,7 @@ impl Task for TaskService {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let created = Container::create(create, streams, self.debug).await;
+        let created = Container::create(create, streams, self.debug, creation.cancelled()).await;
         let (container, exits) = created
             .inspect_err(|error| {
                 tracing::error!(container.id = request.id, error = format!("{error:#}"), "cannot create the container");
@@ -298,9 +287,13 @@ impl Task for TaskService {
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
-        let (container, process) = self.process(&request.id, &request.exec_id)?;
         let signal = Signal::new(request.signal)
             .ok_or_else(|| status(Code::INVALID_ARGUMENT, format!("no signal {}", request.signal)))?;
+        // There is no guest yet that might take a signal for something else than its end.
+        if request.exec_id.is_empty() && self.cancel_create(&request.id).await {
+            return Ok(Empty::default());
+        }
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
         if request.all { container.kill_all(signal) } else { process.kill(signal) }.map_err(refused)?;
         if signal == Signal::KILL && (request.all || request.exec_id.is_empty()) {
             container.thaw_for_kill().map_err(internal)?;
@@ -368,6 +361,11 @@ impl Task for TaskService {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
+        if request.exec_id.is_empty() && self.cancel_create(&request.id).await {
+            let Exit { status, at } = Exit::killed();
+            let exited_at = Some(convert_to_timestamp(Some(at))).into();
+            return Ok(DeleteResponse { exit_status: status, exited_at, ..DeleteResponse::default() });
+        }
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         if request.exec_id.is_empty() {
             container.delete().await.map_err(refused)?;
@@ -398,12 +396,15 @@ impl Task for TaskService {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
-        // containerd asks for it behind a container, whose own create it has given up on if there is one. Creates are
-        // looked at first: what comes of one meanwhile is among the containers.
-        let creates_others = self.creating().iter().any(|id| *id != request.id);
-        // The other containers of the sandbox still need this shim.
-        if request.now || (!creates_others && self.containers().is_empty()) {
-            self.exit.signal();
+        // The other containers of the sandbox still need this shim, those as well that are on their way. Creates are looked at
+        // first: what comes of one meanwhile is among the containers.
+        while request.now || (!self.creations.has_others(&request.id) && self.containers().is_empty()) {
+            // containerd asks for it behind a container, whose own create it has given up on if there is one.
+            let Some(creation) = self.creations.any() else {
+                self.exit.signal();
+                break;
+            };
+            creation.cancel().await;
         }
         Ok(Empty::default())
     }

@@ -10,6 +10,13 @@ pub(super) struct Exit {
     pub(super) at: OffsetDateTime,
 }
 
+impl Exit {
+    /// Of a process that never ran and will not: as if it had been killed just now.
+    pub(super) fn killed() -> Self {
+        Self { status: 128 + 9, at: OffsetDateTime::now_utc() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskState {
     Created,

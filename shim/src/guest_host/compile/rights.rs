@@ -3,11 +3,11 @@
 use std::fs;
 use std::process;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use rustix::fs::{Gid, Uid};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
-use rustix::process::{set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
+use rustix::process::{getppid, set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// No user of a node has these numbers: they are above those that are given to people, services and containers.
@@ -49,11 +49,11 @@ const ALLOWED: [&str; 27] = [
 ];
 
 /// Gives up every right but memory, threads and the descriptors that are open, for good. To be called while the
-/// process has one thread, before anything of the module is read.
+/// process has one thread, before anything of the module is read. From then on it ends with `parent`.
 ///
 /// # Errors
-/// A right cannot be given up: nothing may be compiled.
-pub(super) fn give_up(max_memory_bytes: u64) -> anyhow::Result<()> {
+/// A right cannot be given up, or the parent has ended: nothing may be compiled.
+pub(super) fn give_up(max_memory_bytes: u64, parent: i32) -> anyhow::Result<()> {
     // Where a node runs out of memory, this process is the first to go.
     fs::write("/proc/self/oom_score_adj", "1000").context("cannot offer the compiler to the OOM killer")?;
     limit(Resource::Core, 0)?;
@@ -69,6 +69,7 @@ pub(super) fn give_up(max_memory_bytes: u64) -> anyhow::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Forgotten at a change of the user.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    ensure!(getppid() == Pid::from_raw(parent), "nobody waits for the compiler any more");
     set_no_new_privs(true)?;
     filter().and_then(|filter| filter.load()).context("cannot load the compiler's seccomp filter")
 }
