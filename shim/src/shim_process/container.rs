@@ -6,6 +6,7 @@ mod resources;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -108,7 +109,9 @@ impl Container {
             Ok(created) => created,
             Err(error) => {
                 guest_host.end().await;
-                remove_leftovers(&bundle).await;
+                if let Err(cleanup) = remove_all(&bundle, cgroup.remove()).await {
+                    log_leftovers(&id, &cleanup);
+                }
                 return Err(error);
             }
         };
@@ -240,6 +243,9 @@ impl Container {
     }
 
     /// Removes what the container had beside its bundle.
+    ///
+    /// # Errors
+    /// It runs, or something of it cannot be removed: a further call tries that again.
     pub(super) async fn delete(&self) -> anyhow::Result<()> {
         let state = self.init.state();
         state.allows(Request::Delete)?;
@@ -250,8 +256,7 @@ impl Container {
         // Of two deletions at once, the second finds nothing left.
         let _step = self.init.step.lock().await;
         self.leave_mounts().await;
-        remove_leftovers(&self.bundle).await;
-        Ok(())
+        remove_all(&self.bundle, self.cgroup.remove()).await.context("cannot clean up behind the container")
     }
 
     /// Forgets one more process, which must not run, nor be about to.
@@ -335,10 +340,25 @@ fn handle_of(pid: i32) -> anyhow::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-async fn remove_leftovers(bundle: &Path) {
-    if let Some(leftovers) = Leftovers::of(bundle) {
-        leftovers.remove().await;
+/// Removes what a container has outside its bundle, as far as it is there; `cgroup` removes its cgroup.
+async fn remove_all(bundle: &Path, cgroup: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let state = bundle.join(STATE_FOLDER);
+    if !state.exists() {
+        return Ok(());
     }
+    // One must not keep the other from being tried.
+    let (cgroup, root) = (cgroup.await, unmount(&bundle.join("rootfs")));
+    cgroup?;
+    root.context("cannot unmount the container's root")?;
+    match fs::remove_dir_all(state) {
+        // Another has done the same meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn log_leftovers(id: &str, error: &anyhow::Error) {
+    tracing::warn!(container.id = %id, error = format!("{error:#}"), "cannot clean up behind the container");
 }
 
 /// What a container may have left outside its bundle: processes, a cgroup, a mounted root.
@@ -356,23 +376,11 @@ impl<'a> Leftovers<'a> {
     /// logged: there is nobody left who could do better.
     pub(super) async fn remove(&self) -> u32 {
         let pid = fs::read_to_string(self.bundle.join(PID_FILE)).ok().and_then(|pid| pid.parse().ok());
-        if let Err(error) = self.try_remove().await {
-            let id = self.id();
-            tracing::warn!(container.id = %id, error = format!("{error:#}"), "cannot clean up behind the container");
+        let cgroup = async { Cgroup::of(&Spec::of(self.bundle)?, &self.id())?.remove().await };
+        if let Err(error) = remove_all(self.bundle, cgroup).await {
+            log_leftovers(&self.id(), &error);
         }
         pid.unwrap_or(0)
-    }
-
-    async fn try_remove(&self) -> anyhow::Result<()> {
-        let cgroup = async {
-            let spec = Spec::of(self.bundle)?;
-            Cgroup::of(&spec, &self.id())?.remove().await
-        };
-        // One must not keep the other from being tried.
-        let (cgroup, root) = (cgroup.await, unmount(&self.bundle.join("rootfs")));
-        cgroup?;
-        root.context("cannot unmount the container's root")?;
-        Ok(fs::remove_dir_all(self.bundle.join(STATE_FOLDER))?)
     }
 
     fn id(&self) -> Cow<'a, str> {
