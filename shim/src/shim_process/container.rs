@@ -215,13 +215,15 @@ impl Container {
     }
 
     /// To be called when the first process has ended: has all others end, and waits until they have and that was
-    /// published.
+    /// published. Those that were not started will not be.
     pub(super) async fn end_execs(&self) {
         let execs: Vec<_> = self.execs().values().map(|exec| Arc::clone(&exec.process)).collect();
         self.kill_what_is_left();
         for process in execs {
             // Its start may be on the way.
-            drop(process.step.lock().await);
+            let step = process.step.lock().await;
+            process.is_not_to_run();
+            drop(step);
             self.kill_what_is_left();
             if process.state() == TaskState::Running {
                 process.wait().await;
@@ -255,6 +257,8 @@ impl Container {
         self.init.wait().await.context("the container's exit is lost")?;
         // Of two deletions at once, the second finds nothing left.
         let _step = self.init.step.lock().await;
+        // One may have been added since the end of the first process.
+        self.execs().values().for_each(|exec| exec.process.is_not_to_run());
         self.leave_mounts().await;
         remove_all(&self.bundle, self.cgroup.remove()).await.context("cannot clean up behind the container")
     }
@@ -263,6 +267,7 @@ impl Container {
     pub(super) async fn delete_exec(&self, process: &Process) -> anyhow::Result<()> {
         let _step = process.step.lock().await;
         process.state().allows(Request::Delete)?;
+        process.is_not_to_run();
         self.execs().remove(&process.exec_id);
         Ok(())
     }

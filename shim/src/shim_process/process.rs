@@ -126,6 +126,11 @@ impl Process {
         self.advance(TaskState::Created, TaskState::Running);
     }
 
+    /// Notes that the process never ran and will not, if that is so: nobody need wait for its end.
+    pub(super) fn is_not_to_run(&self) {
+        self.advance(TaskState::Created, TaskState::Stopped(Exit::killed()));
+    }
+
     /// Takes a step, unless the state has become another meanwhile.
     pub(super) fn advance(&self, from: TaskState, to: TaskState) {
         self.state.send_if_modified(|state| {

@@ -375,7 +375,7 @@ impl Task for TaskService {
         }
         let pid = process.pid().cast_unsigned();
         let exit = process.state().exit();
-        // A process that never ran has no end.
+        // One that never ran ends as if it had been killed.
         let exit_status = exit.map_or(0, |exit| exit.status);
         let exited_at = exit.map(|exit| convert_to_timestamp(Some(exit.at)));
         if request.exec_id.is_empty() {
