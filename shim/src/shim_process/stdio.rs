@@ -121,7 +121,8 @@ fn is_fifo(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.file_type().is_fifo())
 }
 
-fn blocking(file: File) -> io::Result<OwnedFd> {
+/// A file that was opened without waiting for its other end, and will be waited for from now on.
+pub(super) fn blocking(file: File) -> io::Result<OwnedFd> {
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file.into())
