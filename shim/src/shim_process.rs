@@ -6,6 +6,7 @@ mod creations;
 mod info;
 mod launch;
 mod options;
+mod poststop;
 mod process;
 mod publisher;
 mod reaper;
@@ -68,7 +69,11 @@ fn run(runtime_id: &str, flags: Flags) -> anyhow::Result<()> {
 fn delete() -> anyhow::Result<()> {
     let bundle = env::current_dir()?;
     let pid = match Leftovers::of(&bundle) {
-        Some(leftovers) => one_thread()?.block_on(leftovers.remove()),
+        Some(leftovers) => one_thread()?.block_on(async {
+            // Hooks are children.
+            reaper::start()?;
+            io::Result::Ok(leftovers.remove().await)
+        })?,
         None => 0,
     };
     if let Ok(address) = read_to_string("address") {

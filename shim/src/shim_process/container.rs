@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Cgroup, expect_move};
 use super::launch::{Control, Declined, GuestHost};
+use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
 use super::spec::Spec;
@@ -50,6 +51,7 @@ pub(super) struct Container {
     has_pid_namespace: bool,
     execs: Mutex<HashMap<String, Exec>>,
     cgroup: Cgroup,
+    poststop: Poststop,
     /// Its first process was sent SIGKILL.
     is_killed: AtomicBool,
     mounts: Mounts,
@@ -91,6 +93,7 @@ impl Container {
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
         let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
+        let poststop = Poststop::of(&spec, &id, &bundle);
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
@@ -109,7 +112,7 @@ impl Container {
             Ok(created) => created,
             Err(error) => {
                 guest_host.end().await;
-                if let Err(cleanup) = remove_all(&bundle, cgroup.remove()).await {
+                if let Err(cleanup) = remove_all(&bundle, cgroup.remove(), &poststop).await {
                     log_leftovers(&id, &cleanup);
                 }
                 return Err(error);
@@ -130,6 +133,7 @@ impl Container {
             has_pid_namespace,
             execs: Mutex::default(),
             cgroup,
+            poststop,
             is_killed: AtomicBool::new(false),
             mounts,
             last_metrics: Mutex::default(),
@@ -260,7 +264,9 @@ impl Container {
         // One may have been added since the end of the first process.
         self.execs().values().for_each(|exec| exec.process.is_not_to_run());
         self.leave_mounts().await;
-        remove_all(&self.bundle, self.cgroup.remove()).await.context("cannot clean up behind the container")
+        remove_all(&self.bundle, self.cgroup.remove(), &self.poststop)
+            .await
+            .context("cannot clean up behind the container")
     }
 
     /// Forgets one more process, which must not run, nor be about to.
@@ -345,8 +351,13 @@ fn handle_of(pid: i32) -> anyhow::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Removes what a container has outside its bundle, as far as it is there; `cgroup` removes its cgroup.
-async fn remove_all(bundle: &Path, cgroup: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Removes what a container has outside its bundle, as far as it is there; `cgroup` removes its cgroup. Its hooks run
+/// when these are gone.
+async fn remove_all(
+    bundle: &Path,
+    cgroup: impl Future<Output = anyhow::Result<()>>,
+    poststop: &Poststop,
+) -> anyhow::Result<()> {
     let state = bundle.join(STATE_FOLDER);
     if !state.exists() {
         return Ok(());
@@ -355,6 +366,7 @@ async fn remove_all(bundle: &Path, cgroup: impl Future<Output = anyhow::Result<(
     let (cgroup, root) = (cgroup.await, unmount(&bundle.join("rootfs")));
     cgroup?;
     root.context("cannot unmount the container's root")?;
+    poststop.run().await;
     match fs::remove_dir_all(state) {
         // Another has done the same meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -381,9 +393,11 @@ impl<'a> Leftovers<'a> {
     /// logged: there is nobody left who could do better.
     pub(super) async fn remove(&self) -> u32 {
         let pid = fs::read_to_string(self.bundle.join(PID_FILE)).ok().and_then(|pid| pid.parse().ok());
-        let cgroup = async { Cgroup::of(&Spec::of(self.bundle)?, &self.id())?.remove().await };
-        if let Err(error) = remove_all(self.bundle, cgroup).await {
-            log_leftovers(&self.id(), &error);
+        let (id, spec) = (self.id(), Spec::of(self.bundle));
+        let poststop = spec.as_ref().map(|spec| Poststop::of(spec, &id, self.bundle)).unwrap_or_default();
+        let cgroup = async { Cgroup::of(&spec?, &id)?.remove().await };
+        if let Err(error) = remove_all(self.bundle, cgroup, &poststop).await {
+            log_leftovers(&id, &error);
         }
         pid.unwrap_or(0)
     }

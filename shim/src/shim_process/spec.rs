@@ -10,11 +10,23 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxResources};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::poststop::Hook;
+
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Spec {
     #[serde(default)]
+    pub(super) oci_version: String,
+    #[serde(default)]
     pub(super) annotations: HashMap<String, String>,
+    hooks: Option<Hooks>,
     linux: Option<Linux>,
+}
+
+/// The others are libcontainer's.
+#[derive(Deserialize)]
+struct Hooks {
+    poststop: Option<Vec<Hook>>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +39,10 @@ struct Linux {
 impl Spec {
     pub(super) fn of(bundle: &Path) -> anyhow::Result<Self> {
         read(bundle)
+    }
+
+    pub(super) fn poststop(&self) -> &[Hook] {
+        self.hooks.as_ref().and_then(|hooks| hooks.poststop.as_deref()).unwrap_or_default()
     }
 
     pub(super) fn cgroups_path(&self) -> Option<&Path> {
