@@ -4,14 +4,18 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use images::Image;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Node, Run, engine, operator_config, programs, wasm_image};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
+use support::{Node, Run, busybox, engine, operator_config, programs, wasm_image};
 use testbed::containerd::PATIENCE;
 
 const ENGINE: &str = "hostile";
@@ -20,6 +24,28 @@ const ENGINE: &str = "hostile";
 struct HostileNode {
     node: Node,
     config: String,
+}
+
+/// One that has its compiler do this.
+fn module(what: &str) -> Vec<u8> {
+    let text = format!(r#"(module (func (export "_start")) (@custom "attempt" (after last) "{what}"))"#);
+    wat::parse_str(text).expect("text of a module")
+}
+
+/// A process whose end can be waited for.
+struct Watched(OwnedFd);
+
+impl Watched {
+    fn of(pid: i32) -> Self {
+        let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+        Self(pidfd_open(pid, PidfdFlags::empty()).expect("a process"))
+    }
+
+    fn assert_ends(&self) {
+        let patience = Timespec::try_from(PATIENCE).expect("a short time");
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).expect("a pidfd");
+        assert_eq!(ready, 1, "it goes on");
+    }
 }
 
 impl HostileNode {
@@ -38,9 +64,8 @@ impl HostileNode {
 
     /// Imports an image whose module has its compiler do this.
     fn image(&self, what: &str) -> String {
-        let module = format!(r#"(module (func (export "_start")) (@custom "attempt" (after last) "{what}"))"#);
         let image = format!("localhost/test/{}:1", what.replace(' ', "-"));
-        self.node.import(&wasm_image(&image, wat::parse_str(module).expect("text of a module")));
+        self.node.import(&wasm_image(&image, module(what)));
         image
     }
 
@@ -133,6 +158,47 @@ fn is_for(process: &Path, cache: &Path) -> bool {
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap_or_default();
     let files = fs::read_dir(PathBuf::from(format!("/proc/{parent}/fd"))).into_iter().flatten();
     files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|file| file.starts_with(cache))
+}
+
+#[test]
+fn nothing_is_compiled_for_a_client_that_has_gone() {
+    let node = HostileNode::start("{}");
+    let image = node.image("loop");
+    let mut command = node.node.run_command(&[&node.config, &engine(ENGINE)], &image, "loop", &[]);
+    let mut ctr = command.spawn().expect("ctr");
+    let compiler = Watched::of(confined_compiler(&node.node.containerd.folder().join("cache")));
+    ctr.kill().expect("it waits");
+    ctr.wait().expect("its end");
+    compiler.assert_ends();
+    let deadline = Instant::now() + PATIENCE;
+    while node.node.containerd.bundle("loop").exists() {
+        assert!(Instant::now() < deadline, "its bundle stays");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let deleted = node.node.ctr(&["container", "delete", "loop"]);
+    assert_eq!(deleted.status(), 0, "{}", deleted.stderr());
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn nothing_is_compiled_for_a_process_whose_container_has_ended() {
+    let node = HostileNode::start("{}");
+    let tools = "localhost/test/tools:1";
+    node.node.import(&Image::new(tools).file("/loop.wasm", module("loop")).file("/bin/busybox", busybox()));
+    let options = [&*node.config, &engine(ENGINE)];
+    node.node.start_detached(&options, tools, "guest", &["/bin/busybox", "sleep", "1000"]);
+    node.node.add_exec("guest", "loop", &["/loop.wasm"]).expect("a process to start");
+    let (compiler, started) = thread::scope(|scope| {
+        let start = scope.spawn(|| node.node.start_exec("guest", "loop"));
+        let compiler = Watched::of(confined_compiler(&node.node.containerd.folder().join("cache")));
+        kill(Pid::from_raw(node.node.pid("guest")), Signal::SIGKILL).expect("it sleeps");
+        (compiler, start.join().expect("an answer"))
+    });
+    let (_, message) = started.expect_err("nowhere to run");
+    assert!(message.contains("the container has ended"), "{message}");
+    compiler.assert_ends();
+    assert_eq!(node.node.exit_code("guest"), 137);
+    node.node.assert_nothing_left();
 }
 
 #[test]

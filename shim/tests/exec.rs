@@ -13,6 +13,7 @@ use containerd_shim::api::{
     CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest,
 };
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::shim_async;
 use containerd_shim::protos::ttrpc::Code;
 use containerd_shim::protos::ttrpc::context::with_duration;
 use images::Image;
@@ -26,6 +27,7 @@ use support::events::Events;
 use support::task_client::{context, refusal};
 use support::terminal::Terminal;
 use support::{ENGINES, Node, Run, assert_echoes_until_its_input_ends, busybox, engine, guest};
+use tokio::runtime::Builder;
 
 /// The guest `hello` and Linux's usual tools.
 const TOOLS: &str = "localhost/test/tools:1";
@@ -403,6 +405,36 @@ fn a_process_that_was_never_started_can_be_removed() {
     let state = StateRequest { id, exec_id, ..StateRequest::default() };
     assert_eq!(refusal(client.state(context(), &state)).0, Code::NOT_FOUND);
     node.end("guest", "SIGKILL");
+}
+
+#[test]
+fn who_waits_for_a_process_that_is_never_started_is_told_of_its_end() {
+    let node = node();
+    node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    for exec_id in ["removed", "left"] {
+        node.add_exec("guest", exec_id, &["/bin/busybox", "true"]).expect("a process to start");
+    }
+    let (id, exec_id) = ("guest".to_owned(), "removed".to_owned());
+    let wait = WaitRequest { id: id.clone(), exec_id: exec_id.clone(), ..WaitRequest::default() };
+    let delete = DeleteRequest { id: id.clone(), exec_id, ..DeleteRequest::default() };
+    let address = fs::read_to_string(node.containerd.bundle("guest").join("address")).expect("an address");
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (waited, deleted) = runtime.block_on(async {
+        let client = shim_async::TaskClient::new(shim_async::Client::connect(&address).await.expect("the shim"));
+        // They are sent in this order, over one connection.
+        tokio::join!(client.wait(context(), &wait), client.delete(context(), &delete))
+    });
+    deleted.expect("its removal");
+    assert_eq!(waited.expect("its end").exit_status, 137);
+
+    let client = node.task_client("guest");
+    client.kill(context(), &KillRequest { id: id.clone(), signal: 9, ..KillRequest::default() }).expect("a signal");
+    for exec_id in ["left", ""] {
+        let wait = WaitRequest { id: id.clone(), exec_id: exec_id.to_owned(), ..WaitRequest::default() };
+        assert_eq!(client.wait(context(), &wait).expect("its end").exit_status, 137, "{exec_id:?}");
+    }
+    assert_eq!(node.exit_code("guest"), 137);
+    node.assert_nothing_left();
 }
 
 #[test]

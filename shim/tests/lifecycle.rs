@@ -2,14 +2,20 @@
 
 mod support;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use containerd_shim::api::ShutdownRequest;
+use containerd_shim::api::{CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, WaitRequest};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+use serde_json::{Value, json};
 use support::events::Events;
-use support::task_client::context;
-use support::{ENGINES, HELLO, Node, engine, programs};
+use support::task_client::{context, refusal};
+use support::{ENGINES, HELLO, Node, Run, engine, guest, programs};
 
 const WAIT_DEBUGGER: (&str, &str) = ("CONTAINERD_SHIM_DAPR_V1_WAIT_DEBUGGER", "1");
 
@@ -18,6 +24,24 @@ fn waiting_shim(node: &Node) -> Pid {
     let line = node.containerd.wait_for_log("waiting for SIGUSR1");
     let pid = line.split("pid=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a pid");
     Pid::from_raw(pid.parse().expect("a number"))
+}
+
+/// A bundle of the guest `hello` with hooks, for the shim of a container that has started, and the request to create it.
+fn bundle_with_hooks(node: &Node, like: &str, id: &str, hooks: &Value) -> CreateTaskRequest {
+    let bundle = node.containerd.folder().join(id);
+    fs::create_dir_all(bundle.join("rootfs")).expect("a folder");
+    fs::write(bundle.join("rootfs/hello.wasm"), guest("hello")).expect("a file");
+    let spec = fs::read(node.containerd.bundle(like).join("config.json")).expect("a spec");
+    let mut spec: Value = serde_json::from_slice(&spec).expect("JSON");
+    spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", node.containerd.cgroup()));
+    spec["hooks"] = hooks.clone();
+    fs::write(bundle.join("config.json"), spec.to_string()).expect("a file");
+    CreateTaskRequest { id: id.to_owned(), bundle: bundle.display().to_string(), ..CreateTaskRequest::default() }
+}
+
+/// A hook that is a line of a shell.
+fn hook(line: &str) -> Value {
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/usr/bin:/bin"]}])
 }
 
 #[test]
@@ -125,5 +149,99 @@ fn a_shim_is_not_shut_down_while_it_creates_another_container() {
     kill(shim, Signal::SIGUSR1).expect("the shim waits");
     let output = ctr.wait_with_output().expect("ctr ends");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n");
+    node.assert_nothing_left();
+}
+
+/// As the kernel does it when memory is short: libcontainer has cloned the container's process, which waits for more.
+#[test]
+fn a_create_fails_when_its_guest_host_is_killed() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let [parent, go_on] = ["parent", "go-on"].map(|name| node.containerd.folder().join(name));
+    for fifo in [&parent, &go_on] {
+        mkfifo(fifo, Mode::S_IRWXU).expect("a FIFO");
+    }
+    let line = format!("echo $PPID > {}; read line < {}", parent.display(), go_on.display());
+    let request = bundle_with_hooks(&node, "guest", "doomed", &json!({"createRuntime": hook(&line)}));
+    let client = node.task_client("guest");
+    let create = thread::spawn(move || client.create(context(), &request));
+    let guest_host = fs::read_to_string(&parent).expect("the pid of who runs the hook");
+    kill(Pid::from_raw(guest_host.trim().parse().expect("a number")), Signal::SIGKILL).expect("a guest host");
+    let answer = create.join().expect("an answer");
+    fs::write(&go_on, "\n").expect("the hook reads");
+    let (_, message) = refusal(answer);
+    assert!(message.contains("the guest host ended before it had made the process"), "{message}");
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_create_is_ended_by_a_delete_and_by_a_kill() {
+    for by in ["delete", "kill"] {
+        let node = Node::start_with_environment(&[WAIT_DEBUGGER]);
+        let mut command = node.run_command(&["--rm"], HELLO, by, &["/hello.wasm", "echo", "hi"]);
+        let ctr = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ctr");
+        waiting_shim(&node);
+        let client = node.task_client(by);
+        if by == "delete" {
+            let delete = DeleteRequest { id: by.to_owned(), ..DeleteRequest::default() };
+            let deleted = client.delete(context(), &delete).expect("its end");
+            assert_eq!((deleted.pid, deleted.exit_status), (0, 137));
+        } else {
+            let request = KillRequest { id: by.to_owned(), signal: 9, ..KillRequest::default() };
+            client.kill(context(), &request).expect("its end");
+        }
+        let run = Run(ctr.wait_with_output().expect("ctr ends"));
+        run.assert_refused(&["the create was cancelled"]);
+        node.assert_nothing_left();
+    }
+}
+
+/// A folder of the cgroup of a process, in one of the hierarchies that there are.
+fn cgroup_of(pid: i32) -> PathBuf {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a process");
+    let folders = cgroups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+        Some(Path::new("/sys/fs/cgroup").join(controllers).join(path))
+    });
+    folders.into_iter().find(|folder| folder.is_dir()).expect("a cgroup")
+}
+
+#[test]
+fn a_delete_that_cannot_clean_up_fails_and_can_be_asked_for_again() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let held = cgroup_of(node.pid("guest")).join("held");
+    fs::create_dir(&held).expect("a cgroup in the container's");
+    // What something is mounted on cannot be removed.
+    mount(Some("tmpfs"), &held, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a mount");
+    let (client, id) = (node.task_client("guest"), || "guest".to_owned());
+    let request = KillRequest { id: id(), signal: 9, ..KillRequest::default() };
+    client.kill(context(), &request).expect("a signal for the guest");
+    let wait = WaitRequest { id: id(), ..WaitRequest::default() };
+    assert_eq!(client.wait(context(), &wait).expect("its end").exit_status, 137);
+    let deleted = client.delete(context(), &DeleteRequest { id: id(), ..DeleteRequest::default() });
+    umount(&held).expect("the mount");
+    let (_, message) = refusal(deleted);
+    assert!(message.contains("cannot remove the cgroup"), "{message}");
+    assert_eq!(node.exit_code("guest"), 137);
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_poststop_hook_is_run_with_the_container_s_state_once_it_is_gone() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let told = node.containerd.folder().join("told");
+    let hooks = json!({"poststop": hook(&format!("cat > {}", told.display()))});
+    let request = bundle_with_hooks(&node, "guest", "hooked", &hooks);
+    let client = node.task_client("guest");
+    client.create(context(), &request).expect("a container");
+    assert!(!told.exists());
+    client.delete(context(), &DeleteRequest { id: request.id, ..DeleteRequest::default() }).expect("its removal");
+    let state: Value = serde_json::from_slice(&fs::read(&told).expect("what the hook read")).expect("JSON");
+    assert_eq!((&state["id"], &state["status"]), (&json!("hooked"), &json!("stopped")));
+    assert_eq!(state["bundle"], json!(request.bundle));
+    node.end("guest", "SIGKILL");
     node.assert_nothing_left();
 }
