@@ -170,7 +170,8 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     let answer = create.join().expect("an answer");
     fs::write(&go_on, "\n").expect("the hook reads");
     let (_, message) = refusal(answer);
-    assert!(message.contains("the guest host ended before it had made the process"), "{message}");
+    // What it has cloned may notice, and end as well, before the shim has.
+    assert!(message.contains("the guest host ended before"), "{message}");
     node.end("guest", "SIGKILL");
     node.assert_nothing_left();
 }
