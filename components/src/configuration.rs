@@ -2,8 +2,8 @@
 //! types of components are not loaded (`spec.components.deny`), and which building blocks guests may call (`spec.api`).
 //!
 //! Dapr takes the one Configuration that an app names (`dapr.io/config`). Here every one that lies among the components
-//! counts, unless the app names one of them. What else of a Configuration guards something, and has no effect here, is a
-//! warning.
+//! counts, unless the app names one: then it alone counts of the container's own, beside all of the node's operator. What
+//! else of a Configuration guards something, and has no effect here, is a warning.
 //!
 //! Source: dapr/dapr `pkg/config/configuration.go`, `pkg/runtime/authorizer/component_denylist.go`.
 
@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 
 use crate::app::App;
 use crate::manifest::{Faults, Manifest, Place};
+use crate::registry::TypeVersion;
 use crate::secrets::{SecretScope, SecretScopes};
 
 /// One document.
@@ -104,16 +105,23 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn new(mut documents: Vec<(Place, Configuration)>, app: &App, faults: &mut Faults) -> Self {
+    /// Of the operator's documents, and the container's own.
+    pub(crate) fn new(
+        operator_s: Vec<(Place, Configuration)>,
+        mut own: Vec<(Place, Configuration)>,
+        app: &App,
+        faults: &mut Faults,
+    ) -> Self {
         if let Some(name) = &app.configuration {
-            if documents.iter().any(|(_, document)| document.is_named(name)) {
-                documents.retain(|(_, document)| document.is_named(name));
-            } else {
+            let is_named = |(_, document): &(Place, Configuration)| document.is_named(name);
+            if own.iter().any(is_named) {
+                own.retain(is_named);
+            } else if !operator_s.iter().any(is_named) {
                 tracing::warn!(name, "the app's Configuration is not among the components: all that are there count");
             }
         }
         let mut rules = Self::default();
-        for (place, document) in documents {
+        for (place, document) in operator_s.into_iter().chain(own) {
             let spec = document.spec.unwrap_or_default();
             spec.warn_of_what_has_no_effect(&place);
             for scope in spec.secrets.and_then(|secrets| secrets.scopes).unwrap_or_default() {
@@ -129,15 +137,19 @@ impl Rules {
     /// Whether a component of this type may be loaded. The log says which may not.
     pub(crate) fn admit(&self, manifest: &Manifest) -> bool {
         let Manifest { place, name, component_type, version, .. } = manifest;
-        let is_meant = |denied: &String| match denied.split_once('/') {
-            None => denied.eq_ignore_ascii_case(component_type),
-            Some((denied, of)) => denied.eq_ignore_ascii_case(component_type) && of.eq_ignore_ascii_case(version),
-        };
-        let denied = self.denied_types.iter().any(is_meant);
+        let denied = self.deny(&TypeVersion::new(component_type, version));
         if denied {
             tracing::warn!(%place, name, component_type, "left out: the Configuration denies this type");
         }
         !denied
+    }
+
+    /// Whether components of a type may not be loaded, whatever it is called in the manifest.
+    pub(crate) fn deny(&self, wanted: &TypeVersion) -> bool {
+        self.denied_types.iter().any(|denied| match denied.split_once('/') {
+            None => TypeVersion::new(denied, "").component_type == wanted.component_type,
+            Some((denied, version)) => TypeVersion::new(denied, version) == *wanted,
+        })
     }
 
     /// Whether guests may call a building block, by its name in Dapr's API. The log says which they may not.

@@ -30,7 +30,7 @@ use crate::secrets::{Budget, NONBLOCK};
 const YAML: [&str; 2] = ["yaml", "yml"];
 
 /// Dapr's building blocks that this runtime does not have: the first words of the types of their components.
-const ABSENT_BUILDING_BLOCKS: [&str; 9] = [
+const ABSENT_BUILDING_BLOCKS: [&str; 10] = [
     "bindings",
     "configuration",
     "conversation",
@@ -40,6 +40,7 @@ const ABSENT_BUILDING_BLOCKS: [&str; 9] = [
     "nameresolution",
     "pubsub",
     "workflow",
+    "workflowbackend",
 ];
 
 /// All documents that count, in the order of the files.

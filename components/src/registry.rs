@@ -38,13 +38,13 @@ const ALIASES: [(&str, &str); 2] = [("state.postgres", "state.postgresql"), ("st
 /// A component type, such as `state.redis`, and its version. Case does not matter, and Dapr's names for the
 /// first version, none at all, `v0` and `v1`, are one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct TypeVersion {
-    component_type: String,
+pub(crate) struct TypeVersion {
+    pub(crate) component_type: String,
     version: String,
 }
 
 impl TypeVersion {
-    fn new(component_type: &str, version: &str) -> Self {
+    pub(crate) fn new(component_type: &str, version: &str) -> Self {
         let version = match version.to_ascii_lowercase().as_str() {
             "" | "v0" => "v1".to_owned(),
             version => version.to_owned(),
@@ -151,28 +151,29 @@ impl Registry {
     /// # Errors
     /// All that is wrong with any of the manifests, together.
     pub fn load<P: AsRef<Path>>(&self, paths: &[P], app: &App) -> Result<Components, Faults> {
-        self.load_sources(&manifest::sources(paths), app)
+        self.load_sources(&[], &manifest::sources(paths), app)
     }
 
-    /// The same with manifests that were read before, or elsewhere.
+    /// The same with manifests that were read before, or elsewhere: those of the node's operator, and the container's own.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_sources<'a>(
-        &self,
-        sources: impl IntoIterator<Item = &'a Source>,
-        app: &App,
-    ) -> Result<Components, Faults> {
+    pub fn load_sources(&self, operator_s: &[Source], own: &[Source], app: &App) -> Result<Components, Faults> {
         let mut faults = Faults::default();
-        let documents = manifest::read(sources, &mut faults);
-        let policies = Policies::new(documents.resiliency, app, &mut faults);
-        let rules = Rules::new(documents.configurations, app, &mut faults);
-        let counts =
-            |manifest: &Manifest| manifest.is_for(app) && manifest.has_building_block() && rules.admit(manifest);
-        let admitted = documents.components.into_iter().filter(counts).collect();
-        let admitted = manifest::refuse_duplicates(admitted, &mut faults).into_iter();
-        let (secret_stores, others): (Vec<_>, Vec<_>) = admitted.partition(Manifest::is_secret_store);
-        let secrets = self.load_secret_stores(secret_stores, app, &mut faults);
+        let [operator_s, own] = [operator_s, own].map(|sources| manifest::read(sources, &mut faults));
+        let resiliency = operator_s.resiliency.into_iter().chain(own.resiliency).collect();
+        let policies = Policies::new(resiliency, app, &mut faults);
+        let rules = Rules::new(operator_s.configurations, own.configurations, app, &mut faults);
+        let documents = operator_s.components.into_iter().chain(own.components);
+        let for_app = documents.filter(|manifest| manifest.is_for(app) && manifest.has_building_block()).collect();
+        let mut manifests = manifest::refuse_duplicates(for_app, &mut faults);
+        let built_in = self.built_in_secret_store(&manifests, app, &rules);
+        manifests.retain(|manifest| rules.admit(manifest));
+        let (secret_stores, mut others): (Vec<_>, Vec<_>) = manifests.into_iter().partition(Manifest::is_secret_store);
+        let secrets = self.load_secret_stores(built_in, secret_stores, app, &mut faults);
+        if !rules.allow("state") {
+            others.clear();
+        }
         let mut components = Components::default();
         for manifest in others {
             match self.state_store(&manifest, app, &secrets, &policies) {
@@ -181,9 +182,6 @@ impl Registry {
                 }
                 Err(problems) => manifest.report(problems, &mut faults),
             }
-        }
-        if !rules.allow("state") {
-            components.state_stores.clear();
         }
         if rules.allow("secrets") {
             components.secret_stores = secrets.for_guests(rules.secret_scopes);

@@ -398,9 +398,41 @@ fn a_configuration_denies_types_of_components() {
         ("[secretstores.local.env]", (1, 0)),
         ("[SecretStores.Local.Env/v1]", (1, 0)),
         ("[secretstores.local.env/v2, local.env]", (1, 1)),
+        ("[state.in-memory/v1]", (0, 1)),
         ("[state.in-memory, secretstores.local.env]", (0, 0)),
     ] {
         assert_eq!(configured(&with_configuration(&format!("{{components: {{deny: {deny}}}}}")), None), left, "{deny}");
+    }
+}
+
+#[test]
+fn a_type_is_denied_by_all_of_its_names() {
+    let store = "kind: Component\nmetadata: {name: store}\nspec:\n  type: state.sqlite3\n  metadata: [{name: connectionString, value: data.db}]\n";
+    let deny = "---\nkind: Configuration\nspec: {components: {deny: [state.sqlite]}}\n";
+    assert_eq!(configured(&[store, deny].concat(), None), (0, 0));
+}
+
+#[test]
+fn the_secrets_of_kubernetes_are_denied_by_their_type_with_and_without_a_component() {
+    let app = App { pod_name: Some("pod".to_owned()), ..App::default() };
+    let stores = |text: &str| load(&[("c.yaml", text)], &app).unwrap().secret_stores.len();
+    let deny = "kind: Configuration\nspec: {components: {deny: [secretstores.kubernetes]}}\n";
+    let component = "---\nkind: Component\nmetadata: {name: kubernetes}\nspec: {type: secretstores.kubernetes}\n";
+    assert_eq!(stores(""), 1);
+    assert_eq!(stores(deny), 0);
+    assert_eq!(stores(&[deny, component].concat()), 0);
+}
+
+/// An image can bring a Configuration, and a pod can name it.
+#[test]
+fn no_configuration_of_a_container_takes_the_place_of_the_operators() {
+    let deny = "kind: Configuration\nmetadata: {name: node}\nspec: {components: {deny: [state.in-memory]}}\n";
+    let [node, own] = [folder(&[("node.yaml", deny)]), folder(&[("own.yaml", &with_configuration("{}"))])];
+    let [node, own] = [&node, &own].map(|folder| manifest::sources(&[folder.path()]));
+    for named in [None, Some("c"), Some("node")] {
+        let app = App { configuration: named.map(str::to_owned), ..App::default() };
+        let components = Registry::builtin().load_sources(&node, &own, &app).unwrap();
+        assert_eq!((components.state_stores.len(), components.secret_stores.len()), (0, 1), "{named:?}");
     }
 }
 

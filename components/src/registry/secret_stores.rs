@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{ComponentType, Registry, TypeVersion};
 use crate::app::App;
+use crate::configuration::Rules;
 use crate::manifest::{Faults, Manifest, Problem};
 use crate::properties::Properties;
 use crate::secrets::{KUBERNETES_STORE, SecretSource, SecretSources};
@@ -12,13 +13,13 @@ use crate::secrets::{KUBERNETES_STORE, SecretSource, SecretSources};
 impl Registry {
     pub(super) fn load_secret_stores(
         &self,
+        built_in: Option<Arc<dyn SecretSource>>,
         mut waiting: Vec<Manifest>,
         app: &App,
         faults: &mut Faults,
     ) -> SecretSources {
         let mut sources = SecretSources::default();
-        let is_configured = waiting.iter().any(|manifest| manifest.name == KUBERNETES_STORE);
-        if let (false, Some(source)) = (is_configured, self.built_in_source(app)) {
+        if let Some(source) = built_in {
             sources.insert(KUBERNETES_STORE.to_owned(), source);
         }
         while !waiting.is_empty() {
@@ -51,10 +52,19 @@ impl Registry {
         constructor(&properties, app).map_err(|source| vec![manifest.unusable(&properties, source)])
     }
 
-    /// What is there in Kubernetes without a component, where this registry knows the type.
-    fn built_in_source(&self, app: &App) -> Option<Arc<dyn SecretSource>> {
-        let kubernetes = self.secret_stores.get(&TypeVersion::new("secretstores.kubernetes", ""))?;
-        if app.is_in_kubernetes() { (kubernetes.constructor)(&Properties::default(), app).ok() } else { None }
+    /// What is there in Kubernetes without a component, unless one has the name, or the type is denied.
+    pub(super) fn built_in_secret_store(
+        &self,
+        manifests: &[Manifest],
+        app: &App,
+        rules: &Rules,
+    ) -> Option<Arc<dyn SecretSource>> {
+        let kubernetes = TypeVersion::new("secretstores.kubernetes", "");
+        let is_taken = manifests.iter().any(|manifest| manifest.is_secret_store() && manifest.name == KUBERNETES_STORE);
+        if !app.is_in_kubernetes() || is_taken || rules.deny(&kubernetes) {
+            return None;
+        }
+        (self.secret_stores.get(&kubernetes)?.constructor)(&Properties::default(), app).ok()
     }
 }
 

@@ -203,7 +203,7 @@ fn guests(program: &WasmProgram, module: Arc<dyn Module>, spec: &Spec) -> anyhow
     let mut variables = environment(spec);
     let values = variables.iter().map(|(name, value)| (name.clone(), value.clone().into()));
     let app = App { environment: values.collect(), ..config.app.clone() };
-    let components = program.registry.load_sources(program.node_components.iter().chain(&own), &app)?;
+    let components = program.registry.load_sources(&program.node_components, &own, &app)?;
     let host = HostContext {
         state_stores: components.state_stores,
         secret_stores: components.secret_stores,

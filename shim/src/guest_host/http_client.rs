@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use host_abi::canonical::ByteChunks;
-use host_abi::http::{HttpClient, HttpError, Request, Response};
+use host_abi::http::{HttpClient, HttpError, Method, Request, Response};
 use http::Uri;
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -78,9 +78,12 @@ fn to_network(request: Request) -> Result<http::Request<Full<Bytes>>, HttpError>
         }
     }
     let body = request.body.map(ByteChunks::into_bytes);
-    // Of a body of no bytes, hyper would say nothing.
-    if let Some(body) = &body {
-        network = network.header(CONTENT_LENGTH, body.len());
+    // Of a body of no bytes, hyper would say nothing, and some servers want to be told (RFC 9110, 8.6).
+    let has_meaning = matches!(request.method, Method::Post | Method::Put | Method::Patch);
+    match &body {
+        Some(body) => network = network.header(CONTENT_LENGTH, body.len()),
+        None if has_meaning => network = network.header(CONTENT_LENGTH, 0),
+        None => {}
     }
     network.body(Full::new(body.unwrap_or_default())).map_err(|_| HttpError::RequestError)
 }
@@ -157,12 +160,13 @@ mod tests {
 
     #[test]
     fn a_body_of_nothing_is_no_missing_body() {
-        let length = |body| {
-            let request = to_network(request("http://elsewhere/", &[("content-length", "3")], body)).unwrap();
-            request.headers().get(CONTENT_LENGTH).cloned()
+        let length = |method, body| {
+            let request = request("http://elsewhere/", &[("content-length", "3")], body);
+            to_network(Request { method, ..request }).unwrap().headers().get(CONTENT_LENGTH).cloned()
         };
-        assert_eq!(length(Some("")).unwrap(), "0");
-        assert_eq!(length(None), None);
+        assert_eq!(length(Method::Get, Some("")).unwrap(), "0");
+        assert_eq!(length(Method::Get, None), None);
+        assert_eq!(length(Method::Post, None).unwrap(), "0");
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// So much of a large answer has to be read in the time that a connection may be idle. Who reads a little now and then, or
-/// lets one answer lie while it makes other requests, would keep its memory for ever.
-const SLOWEST: usize = 1 << 20;
+/// A small answer, which hyper takes whole into its buffers; and what has to be written for a connection not to be idle.
+pub(super) const SMALL: usize = 64 << 10;
+
+/// For each MiB of the answers on a connection, its client has as long as an idle connection may stay, and at least so
+/// long: 35 kB a second. Who reads less would keep their memory for ever.
+const SLOWEST_MIB: Duration = Duration::from_secs(30);
 
 pub(super) struct Activity {
     idle_timeout: Duration,
@@ -18,13 +21,24 @@ struct Requests {
     under_way: usize,
     /// When their number last changed, or a part of an answer left.
     since: Instant,
-    /// By when each large answer has to be read.
-    unread: Vec<Instant>,
+    /// Answers that are not written yet.
+    unread: usize,
+    /// When they have to be read by, where there are any.
+    unread_until: Instant,
+}
+
+/// What an answer that is overdue means for requests under way on its connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    Counts,
+    /// They go first: there will be no new ones.
+    Waits,
 }
 
 impl Activity {
     pub(super) fn new(idle_timeout: Duration) -> Self {
-        let requests = Requests { under_way: 0, since: Instant::now(), unread: Vec::new() };
+        let now = Instant::now();
+        let requests = Requests { under_way: 0, since: now, unread: 0, unread_until: now };
         Self { idle_timeout, requests: Mutex::new(requests) }
     }
 
@@ -43,9 +57,9 @@ impl Activity {
         self.change(|_| ());
     }
 
-    /// Waits until there was no request for so long, and no part of an answer left; or a large answer was not read in time,
-    /// which is found out within as long again.
-    pub(super) async fn idle_for(&self, timeout: Duration) {
+    /// Waits until there was no request for so long, and no part of an answer left; or until answers are not read in time.
+    /// The latter is found out late, by up to `timeout`.
+    pub(super) async fn idle_for(&self, timeout: Duration, overdue: Overdue) {
         let mut until = Instant::now() + timeout;
         loop {
             sleep_until(until).await;
@@ -53,7 +67,8 @@ impl Activity {
             let requests = self.requests();
             let since = if requests.under_way > 0 { now } else { requests.since };
             until = since + timeout;
-            if until <= now || requests.unread.iter().any(|by| *by <= now) {
+            let is_overdue = requests.unread > 0 && requests.unread_until <= now;
+            if until <= now || is_overdue && (overdue == Overdue::Counts || requests.under_way == 0) {
                 return;
             }
         }
@@ -76,27 +91,26 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// A large answer until it is read.
-pub(super) struct Unread {
-    activity: Arc<Activity>,
-    by: Instant,
-}
+/// An answer until it is read.
+pub(super) struct Unread(Arc<Activity>);
 
 impl Unread {
+    /// Those of one connection share what it can carry, and so their time.
     pub(super) fn begin(activity: &Arc<Activity>, bytes: usize) -> Self {
-        let times = u32::try_from(bytes / SLOWEST).unwrap_or(u32::MAX).saturating_add(1);
-        let by = Instant::now() + activity.idle_timeout.saturating_mul(times);
-        activity.requests().unread.push(by);
-        Self { activity: Arc::clone(activity), by }
+        let mut requests = activity.requests();
+        if requests.unread == 0 {
+            requests.unread_until = Instant::now() + activity.idle_timeout;
+        }
+        let of_a_mib = activity.idle_timeout.max(SLOWEST_MIB);
+        requests.unread_until += of_a_mib.mul_f64(bytes as f64 / f64::from(1 << 20));
+        requests.unread += 1;
+        drop(requests);
+        Self(Arc::clone(activity))
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let unread = &mut self.activity.requests().unread;
-        // Which of those with the same time makes no difference.
-        if let Some(index) = unread.iter().position(|by| *by == self.by) {
-            unread.swap_remove(index);
-        }
+        self.0.requests().unread -= 1;
     }
 }

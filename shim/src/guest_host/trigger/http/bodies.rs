@@ -1,12 +1,13 @@
 //! The bodies of requests, until a guest has them.
 
 use host_abi::canonical::ByteChunks;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The part of a body that takes up no room: as much as a request's head may have, and mostly what comes with it.
+/// The part of a body that takes up no room, where a connection has one at a time: as much as a request's head may have, and
+/// mostly what comes with it.
 const SMALL: usize = 16 << 10;
 
 /// Room for the bodies that are read, or wait for a guest. A body takes it up as it comes: one that is only promised keeps
@@ -27,7 +28,12 @@ impl Bodies {
 
     /// All that comes of a body. Without room for it the request is refused: if it waited, it would keep the room that others
     /// wait for.
-    pub(super) async fn collect(&self, mut body: Incoming) -> Result<(ByteChunks, Room<'_>), StatusCode> {
+    pub(super) async fn collect(
+        &self,
+        mut body: Incoming,
+        version: Version,
+    ) -> Result<(ByteChunks, Room<'_>), StatusCode> {
+        let free = if version == Version::HTTP_2 { 0 } else { SMALL };
         let (mut chunks, mut received, mut room) = (ByteChunks::default(), 0_usize, None);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
@@ -37,8 +43,8 @@ impl Bodies {
             if received > self.largest {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            if received > SMALL {
-                self.enlarge(&mut room, received - SMALL)?;
+            if received > free {
+                self.enlarge(&mut room, received - free)?;
             }
             chunks.push(data);
         }

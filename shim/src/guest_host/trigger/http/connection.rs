@@ -15,7 +15,7 @@ use hyper_util::server::conn::auto;
 use tokio::net;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, UnderWay};
+use super::activity::{Activity, Overdue, SMALL, UnderWay};
 use super::exchange::Server;
 use super::options::HttpOptions;
 use crate::guest_host::workers::Workers;
@@ -26,8 +26,6 @@ const PATIENCE_AT_SHUTDOWN: Duration = Duration::from_secs(5);
 /// Streams of an HTTP/2 connection. With fewer, clients that begin before they know would have some refused (RFC 9113,
 /// 6.5.2).
 const STREAMS: u32 = 100;
-/// What has to be written for a connection not to be idle: as much as a small answer.
-const PART: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(super) struct Protocols {
@@ -78,7 +76,7 @@ impl Protocols {
         let is_to_end = async {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = activity.idle_for(self.idle_timeout) => {}
+                () = activity.idle_for(self.idle_timeout, Overdue::Counts) => {}
             }
         };
         let ended = tokio::select! {
@@ -100,10 +98,10 @@ impl Protocols {
     /// Waits until a connection that is to end is at work on nothing, and nobody has read of its answers for a while.
     async fn nothing_moves(&self, activity: &Activity, shutdown: &CancellationToken) {
         tokio::select! {
-            () = activity.idle_for(self.idle_timeout) => {}
+            () = activity.idle_for(self.idle_timeout, Overdue::Waits) => {}
             () = async {
                 shutdown.cancelled().await;
-                activity.idle_for(self.idle_timeout.min(PATIENCE_AT_SHUTDOWN)).await;
+                activity.idle_for(self.idle_timeout.min(PATIENCE_AT_SHUTDOWN), Overdue::Waits).await;
             } => {}
         }
     }
@@ -126,7 +124,7 @@ impl Watched {
         if let Poll::Ready(Ok(bytes)) = written {
             self.written += bytes;
         }
-        if self.written >= PART {
+        if self.written >= SMALL {
             self.written = 0;
             self.activity.note();
         }

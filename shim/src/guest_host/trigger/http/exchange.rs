@@ -107,15 +107,20 @@ impl Server {
             .and_then(|response| from_guest(response, head.method == http::Method::HEAD).context("invalid response"));
         match answer {
             Ok(response) => {
-                let (head, body) = response.into_parts();
-                let body = self.limits.answers.hold(body, activity, deadline).await;
-                Ok(hyper::Response::from_parts(head, Full::new(body.ok_or(StatusCode::SERVICE_UNAVAILABLE)?)))
+                let (answer, body) = response.into_parts();
+                match self.limits.answers.hold(body, head.version, activity, deadline).await {
+                    Some(body) => Ok(hyper::Response::from_parts(answer, Full::new(body))),
+                    // The guest has done its work: it must not look as if the request could be made again.
+                    None => Err(self.failed(&head, "no room for the answer: too many are not read").await),
+                }
             }
-            Err(error) => {
-                self.reports.write(format!("{} {}: {error:#}", head.method, head.uri.path())).await;
-                Err(StatusCode::INTERNAL_SERVER_ERROR)
-            }
+            Err(error) => Err(self.failed(&head, &format!("{error:#}")).await),
         }
+    }
+
+    async fn failed(&self, head: &request::Parts, why: &str) -> StatusCode {
+        self.reports.write(format!("{} {}: {why}", head.method, head.uri.path())).await;
+        StatusCode::INTERNAL_SERVER_ERROR
     }
 
     /// Everything that the client sends, if it says that it sends something.
@@ -133,7 +138,7 @@ impl Server {
         if self.limits.admission.is_full() {
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
-        let collected = timeout_at(deadline, self.limits.bodies.collect(body)).await;
+        let collected = timeout_at(deadline, self.limits.bodies.collect(body, head.version)).await;
         let (body, room) = collected.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
         Ok((Some(body), room))
     }

@@ -12,13 +12,15 @@ pub struct HttpOptions {
     pub max_queue: u32,
     /// Bytes; a larger body is refused with 413.
     pub max_body_size: usize,
-    /// Bytes of bodies that no guest has yet, together; and again of large answers that are not written yet. Beyond that: 503.
+    /// Bytes of bodies that no guest has yet, together: beyond that, 503. And again of answers that are not written yet: beyond
+    /// that, a request waits, and is answered with 500 in the end.
     pub max_buffered: u32,
     /// Bytes of a request's head, its first line included; a larger one is refused with 431.
     pub max_header_size: usize,
     /// From a request's head to the guest's answer. What takes longer is answered with 504, and its instance discarded.
     pub request_timeout: Duration,
-    /// A connection that had no request for so long is closed.
+    /// A connection that had no request for so long is closed; so is one whose client takes longer than this, and as long
+    /// again (30 s at least) for each MiB, to read what it asked for.
     pub idle_timeout: Duration,
 }
 
