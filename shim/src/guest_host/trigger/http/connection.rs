@@ -15,7 +15,7 @@ use hyper_util::server::conn::auto;
 use tokio::net;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, Overdue, SMALL, UnderWay};
+use super::activity::{Activity, SMALL, UnderWay};
 use super::exchange::Server;
 use super::options::HttpOptions;
 use crate::guest_host::workers::Workers;
@@ -76,7 +76,7 @@ impl Protocols {
         let is_to_end = async {
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = activity.idle_for(self.idle_timeout, Overdue::Counts) => {}
+                () = activity.idle_or_overdue(self.idle_timeout) => {}
             }
         };
         let ended = tokio::select! {
@@ -98,10 +98,10 @@ impl Protocols {
     /// Waits until a connection that is to end is at work on nothing, and nobody has read of its answers for a while.
     async fn nothing_moves(&self, activity: &Activity, shutdown: &CancellationToken) {
         tokio::select! {
-            () = activity.idle_for(self.idle_timeout, Overdue::Waits) => {}
+            () = activity.done_or_overdue(self.idle_timeout) => {}
             () = async {
                 shutdown.cancelled().await;
-                activity.idle_for(self.idle_timeout.min(PATIENCE_AT_SHUTDOWN), Overdue::Waits).await;
+                activity.done_or_overdue(self.idle_timeout.min(PATIENCE_AT_SHUTDOWN)).await;
             } => {}
         }
     }
