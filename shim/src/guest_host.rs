@@ -37,7 +37,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use components::Registry;
 use create::Created;
-use descriptors::close_inherited;
 use engines::engine::Engine;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -113,8 +112,7 @@ impl GuestHost {
     fn serve_shim(self, debug: bool) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
-        let control = close_inherited().and_then(|()| Ok(leave_standard_streams(debug)?));
-        let Ok(control) = control else { return ExitCode::FAILURE };
+        let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
         match self.make_process(&control) {
             Ok(Created { pid, terminal }) => {

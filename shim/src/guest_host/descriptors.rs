@@ -4,21 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
-use libc::{O_CLOEXEC, SYS_close_range, c_uint, dup3, syscall};
+use libc::{O_CLOEXEC, dup3};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{Mode, OFlags, open};
 
 const FIRST: RawFd = 3;
-
-/// Closes all but the standard streams: what whoever started containerd may have left open. For the beginning of a
-/// process, when it has opened nothing itself.
-pub(super) fn close_inherited() -> io::Result<()> {
-    let (first, last, flags): (c_uint, c_uint, c_uint) = (FIRST.unsigned_abs(), c_uint::MAX, 0);
-    // SAFETY: nothing in this process owns any of these descriptors yet.
-    #[expect(unsafe_code, reason = "see above")]
-    let closed = unsafe { syscall(SYS_close_range, first, last, flags) };
-    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
 
 /// The descriptors of this process above the standard streams. The container need not have a /proc to ask.
 pub(super) fn open_descriptors() -> BTreeSet<RawFd> {
