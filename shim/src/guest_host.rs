@@ -37,6 +37,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use components::Registry;
 use create::Created;
+use descriptors::OpenFiles;
 use engines::engine::Engine;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -66,12 +67,14 @@ pub(crate) const HOST_FAILED: u8 = 125;
 pub struct GuestHost {
     engines: Vec<Arc<dyn Engine>>,
     components: Registry,
+    /// What engines and components opened when they were made, which they have use for in the container.
+    opened: OpenFiles,
 }
 
 impl GuestHost {
     /// With everything that is compiled in.
     pub fn new() -> Self {
-        Self { engines: engines::built_in(), components: Registry::builtin() }
+        Self { engines: engines::built_in(), components: Registry::builtin(), opened: OpenFiles::default() }
     }
 
     /// Adds an engine, or replaces the one of the same name.
@@ -109,9 +112,11 @@ impl GuestHost {
         }
     }
 
-    fn serve_shim(self, debug: bool) -> ExitCode {
+    fn serve_shim(mut self, debug: bool) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
+        // The shim left nothing else open (its `start`).
+        self.opened = OpenFiles::now();
         let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
         match self.make_process(&control) {

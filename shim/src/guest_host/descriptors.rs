@@ -1,19 +1,55 @@
 //! Descriptors of a process that is cloned into a container, and that no execution closes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use libc::{O_CLOEXEC, dup3};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::fstat;
 use rustix::fs::{Mode, OFlags, open};
 
 const FIRST: RawFd = 3;
 
+/// Of this many free numbers in a row, none that follows is looked for: the lowest free one is always taken next.
+const MOST_FREE: RawFd = 256;
+
+/// Descriptors, and the files behind them: once one is closed, another file may get its number.
+#[derive(Clone, Default)]
+pub(super) struct OpenFiles(BTreeMap<RawFd, FileId>);
+
+/// The device and the inode.
+type FileId = (u64, u64);
+
+impl OpenFiles {
+    /// What is open above the standard streams.
+    pub(super) fn now() -> Self {
+        Self(open_descriptors().into_iter().filter_map(|descriptor| Some((descriptor, file_of(descriptor)?))).collect())
+    }
+
+    /// The descriptors that still lead where they did.
+    pub(super) fn still_open(&self) -> impl Iterator<Item = RawFd> {
+        self.0
+            .iter()
+            .filter(|(descriptor, file)| file_of(**descriptor) == Some(**file))
+            .map(|(descriptor, _)| *descriptor)
+    }
+}
+
+fn file_of(descriptor: RawFd) -> Option<FileId> {
+    fstat(descriptor).ok().map(|status| (status.st_dev, status.st_ino))
+}
+
 /// The descriptors of this process above the standard streams. The container need not have a /proc to ask.
 pub(super) fn open_descriptors() -> BTreeSet<RawFd> {
-    // The lowest free number is always taken next, and none was inherited: far fewer than these are in use.
-    (FIRST..256).filter(|&descriptor| fcntl(descriptor, FcntlArg::F_GETFD).is_ok()).collect()
+    let (mut open, mut descriptor) = (BTreeSet::new(), FIRST);
+    while descriptor - open.last().copied().unwrap_or(FIRST) <= MOST_FREE {
+        if fcntl(descriptor, FcntlArg::F_GETFD).is_ok() {
+            open.insert(descriptor);
+        }
+        descriptor += 1;
+    }
+    open
 }
 
 /// Has every descriptor above the standard streams that is not `kept` lead to the container's root, and nowhere else.
