@@ -18,7 +18,7 @@ use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -256,7 +256,8 @@ impl Container {
         let state = self.init.state();
         state.allows(Request::Delete)?;
         if state == TaskState::Created {
-            let _ = Signal::KILL.send(self.init.pid());
+            // It may have ended by itself, and another may have its pid.
+            let _ = pidfd_send_signal(&self.init_handle, rustix::process::Signal::KILL);
         }
         self.init.wait().await.context("the container's exit is lost")?;
         // Of two deletions at once, the second finds nothing left.
