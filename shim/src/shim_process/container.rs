@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::{Control, Declined, GuestHost};
+use super::launch::{Control, GuestHost};
 use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
@@ -92,7 +92,8 @@ impl Container {
         expect_move();
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
-        let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
+        let cgroup = Cgroup::of(&spec, &id)?;
+        cgroup.ensure_unused()?;
         let poststop = Poststop::of(&spec, &id, &bundle);
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
@@ -310,13 +311,6 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     let details = ProcessDetails { exec_id: exec_id.to_owned(), ..ProcessDetails::default() };
     let value = details.write_to_bytes().context("an exec id that does not fit containerd's message")?;
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
-}
-
-/// The cgroup that a container is to have.
-fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
-    let cgroup = Cgroup::of(spec, id)?;
-    cgroup.ensure_unused()?;
-    Ok(cgroup)
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
