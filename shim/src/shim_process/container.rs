@@ -99,7 +99,13 @@ impl Container {
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
         let job = Job::Create(Box::new(request));
-        let guest_host = GuestHost::launch(&operator, &bundle, debug, &job, &guest_streams, None)?;
+        let guest_host = match GuestHost::launch(&operator, &bundle, debug, &job, &guest_streams, None) {
+            Ok(guest_host) => guest_host,
+            Err(error) => {
+                remove_uncreated(&id, &bundle, &cgroup, &poststop).await;
+                return Err(error);
+            }
+        };
         // Each is at its end when the container is.
         drop(guest_streams);
         let created = async {
@@ -113,9 +119,7 @@ impl Container {
             Ok(created) => created,
             Err(error) => {
                 guest_host.end().await;
-                if let Err(cleanup) = remove_all(&bundle, cgroup.remove(), &poststop).await {
-                    log_leftovers(&id, &cleanup);
-                }
+                remove_uncreated(&id, &bundle, &cgroup, &poststop).await;
                 return Err(error);
             }
         };
@@ -366,6 +370,13 @@ async fn remove_all(
         // Another has done the same meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// Removes what there is of a container whose creation failed. The reason of that is what matters to the caller.
+async fn remove_uncreated(id: &str, bundle: &Path, cgroup: &Cgroup, poststop: &Poststop) {
+    if let Err(error) = remove_all(bundle, cgroup.remove(), poststop).await {
+        log_leftovers(id, &error);
     }
 }
 

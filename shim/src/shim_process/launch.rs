@@ -76,14 +76,15 @@ impl GuestHost {
         // No other has its pid: whoever reaps has had no turn since.
         let pid = Pid::from_child(&child);
         let process = pidfd_open(pid, PidfdFlags::empty())?;
-        let GuestStreams { stdin, stdout, stderr } = streams;
-        protocol::send_job(&control, job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], container)
-            .context("the guest host ended before it knew what for; its log is in containerd's")?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
         let (control, process) =
             unsafe { (AsyncFd::register(control)?, AsyncFd::register_with_interest(process, Interest::READABLE)?) };
+        // At last: without a job it ends when this process gives up. The socket, which is empty, has room for it.
+        let GuestStreams { stdin, stdout, stderr } = streams;
+        protocol::send_job(control.get_ref(), job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], container)
+            .context("the guest host ended before it knew what for; its log is in containerd's")?;
         Ok(Self { control: Control(control), pid, process, socket })
     }
 
