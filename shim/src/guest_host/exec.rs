@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use engines::artifact_cache::memory_file;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::signal::{Signal, kill};
 use oci_spec::runtime::{Process, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize as _;
@@ -67,7 +68,10 @@ pub(super) fn exec(
         .as_sibling(true)
         .with_detach(true)
         .build()?;
-    let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose()?;
+    let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose().inspect_err(|_| {
+        // It runs by now, and nobody would know of it.
+        let _ = kill(pid, Signal::SIGKILL);
+    })?;
     Ok(Created { pid: pid.as_raw(), terminal })
 }
 
