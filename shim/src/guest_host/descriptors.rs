@@ -66,3 +66,23 @@ pub(super) fn disarm_all_but(kept: &BTreeSet<RawFd>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::io::dup2;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_leads_elsewhere_by_now_is_no_longer_the_same() {
+        let open_path = |path| open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("a file");
+        let (kept, mut replaced): (OwnedFd, OwnedFd) = (open_path("/proc"), open_path("/proc"));
+        let opened = OpenFiles::now();
+        dup2(open_path("/"), &mut replaced).expect("another file");
+        let still_open: BTreeSet<_> = opened.still_open().collect();
+        assert!(still_open.contains(&kept.as_raw_fd()));
+        assert!(!still_open.contains(&replaced.as_raw_fd()));
+    }
+}

@@ -216,3 +216,28 @@ fn log_of(bundle: &Path) -> Stdio {
     };
     open(Path::new("log")).or_else(|_| open(&bundle.join("log"))).map_or_else(|_| Stdio::null(), Stdio::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn the_children_of_a_process_are_found() {
+        let mut parent = Command::new("sh")
+            .args(["-c", "sleep 60 > /dev/null & echo; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        parent.stdout.take().expect("its output").read_exact(&mut [0]).expect("its line");
+        let children = children_of(Pid::from_child(&parent));
+        for child in &children {
+            pidfd_send_signal(child, rustix::process::Signal::KILL).expect("it sleeps");
+        }
+        drop(parent.stdin.take());
+        parent.wait().expect("its end");
+        assert_eq!(children.len(), 1);
+    }
+}
