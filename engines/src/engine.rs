@@ -31,7 +31,9 @@ pub trait Engine: Send + Sync {
     /// The module's fault: it is not valid, or uses what the engine does not support.
     fn compile(&self, module: &[u8]) -> Result<Vec<u8>, CompileError>;
 
-    /// Makes an artifact ready for instantiation and links every host function and WASI to it.
+    /// Makes an artifact ready for instantiation and links every host function and WASI to it. In the container's process:
+    /// descriptors that were opened when the engine was made are as they were; those opened later, before this call, are not
+    /// usable.
     ///
     /// # Errors
     /// The artifact is not this engine's, or the module imports something with another type.

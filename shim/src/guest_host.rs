@@ -37,7 +37,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use components::Registry;
 use create::Created;
-use descriptors::close_inherited;
+use descriptors::OpenFiles;
 use engines::engine::Engine;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
@@ -67,12 +67,14 @@ pub(crate) const HOST_FAILED: u8 = 125;
 pub struct GuestHost {
     engines: Vec<Arc<dyn Engine>>,
     components: Registry,
+    /// What engines and components opened when they were made, which they have use for in the container.
+    opened: OpenFiles,
 }
 
 impl GuestHost {
     /// With everything that is compiled in.
     pub fn new() -> Self {
-        Self { engines: engines::built_in(), components: Registry::builtin() }
+        Self { engines: engines::built_in(), components: Registry::builtin(), opened: OpenFiles::default() }
     }
 
     /// Adds an engine, or replaces the one of the same name.
@@ -110,11 +112,12 @@ impl GuestHost {
         }
     }
 
-    fn serve_shim(self, debug: bool) -> ExitCode {
+    fn serve_shim(mut self, debug: bool) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
-        let control = close_inherited().and_then(|()| Ok(leave_standard_streams(debug)?));
-        let Ok(control) = control else { return ExitCode::FAILURE };
+        // The shim left nothing else open (its `start`).
+        self.opened = OpenFiles::now();
+        let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
         match self.make_process(&control) {
             Ok(Created { pid, terminal }) => {

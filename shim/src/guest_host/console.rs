@@ -31,6 +31,8 @@ impl Console {
         let folder = fs::File::open(bundle)?;
         let name = path.file_name().context("a socket has a name")?;
         let address = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        // A guest host that was killed leaves its own, and another may have its pid.
+        let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(address).context("cannot make a socket for the terminal")?;
         Ok(Some(Self { listener, path }))
     }

@@ -1,14 +1,16 @@
 //! One more process for a container that runs.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use engines::artifact_cache::memory_file;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::signal::{Signal, kill};
 use oci_spec::runtime::{Process, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize as _;
@@ -24,6 +26,7 @@ use super::program::Program;
 use super::rootfs::Rootfs;
 use super::standard_streams;
 use crate::protocol::{ExecProcess, STATE_FOLDER};
+use crate::read_only;
 
 /// Has the process join the container's namespaces and cgroup. It runs when this returns. `container` is a pidfd of the
 /// container's first process.
@@ -48,7 +51,8 @@ pub(super) fn exec(
     drop(rootfs);
     devices::confine(&mut process, &spec);
     let (process, confinement) = Confinement::split(process, &spec)?;
-    let file = ProcessFile::write(&request.bundle, &process)?;
+    // libcontainer takes the process from a file. This one goes with whoever has it open, however that ends.
+    let file = file_of(&process).context("cannot write the process for libcontainer")?;
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
     // A compilation takes its time.
     ensure_running(container)?;
@@ -60,11 +64,14 @@ pub(super) fn exec(
         .with_stdout(stdout)
         .with_stderr(stderr)
         .as_tenant()
-        .with_process(Some(&file.0))
+        .with_process(Some(read_only::path_of(&file)))
         .as_sibling(true)
         .with_detach(true)
         .build()?;
-    let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose()?;
+    let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose().inspect_err(|_| {
+        // It runs by now, and nobody would know of it.
+        let _ = kill(pid, Signal::SIGKILL);
+    })?;
     Ok(Created { pid: pid.as_raw(), terminal })
 }
 
@@ -75,19 +82,9 @@ fn ensure_running(container: &OwnedFd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// libcontainer takes the process from a file.
-struct ProcessFile(PathBuf);
-
-impl ProcessFile {
-    fn write(bundle: &Path, process: &Process) -> anyhow::Result<Self> {
-        let file = Self(bundle.join(format!("process-{}.json", process::id())));
-        fs::write(&file.0, serde_json::to_vec(process)?).context("cannot write the process for libcontainer")?;
-        Ok(file)
-    }
-}
-
-impl Drop for ProcessFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// A process in memory: its arguments and its environment are nobody else's.
+fn file_of(process: &Process) -> anyhow::Result<File> {
+    let mut file = memory_file("process")?;
+    file.write_all(&serde_json::to_vec(process)?)?;
+    Ok(file)
 }

@@ -89,7 +89,8 @@ impl ContainerExecutor {
     /// Those that a guest's process has use for. `added` has one that libcontainer waits for.
     fn descriptors(&self, program: &WasmProgram, added: &BTreeSet<RawFd>) -> BTreeSet<RawFd> {
         let own = [self.control.as_raw_fd(), program.artifact.file().as_raw_fd()];
-        own.into_iter().chain(logging::descriptor()).chain(added.iter().copied()).collect()
+        let own = own.into_iter().chain(logging::descriptor()).chain(added.iter().copied());
+        own.chain(program.opened.still_open()).collect()
     }
 
     /// Waits for the shim's word where it is needed.

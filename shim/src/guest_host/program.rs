@@ -14,6 +14,7 @@ use engines::module_info::ModuleInfo;
 use super::GuestHost;
 use super::compiled::FoundModule;
 use super::container_config::{Trigger, WasmConfig, Workload};
+use super::descriptors::OpenFiles;
 use super::rootfs::Rootfs;
 use super::trigger::initializer;
 use crate::operator_config::OperatorConfig;
@@ -33,6 +34,8 @@ pub(super) struct WasmProgram {
     /// The export to run in a new instance before its handler is called.
     pub(super) initializer: Option<&'static str>,
     pub(super) registry: Registry,
+    /// What engine and registry opened when they were made.
+    pub(super) opened: OpenFiles,
     /// The components of the node's operator, whose files the container does not see.
     pub(super) node_components: Vec<Source>,
 }
@@ -74,6 +77,7 @@ fn wasm_program(
         initializer: initializer(&description.info),
         config,
         registry: guest_host.components,
+        opened: guest_host.opened,
         node_components: sources(operator.components.as_slice()),
     })
 }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 pub(super) use oom::OomWatch;
 
+use super::launch::Declined;
 use super::signal::Signal;
 use super::spec::Spec;
 use crate::cgroup_path::CgroupPath;
@@ -46,21 +47,25 @@ impl Cgroup {
     /// The cgroup that a spec asks for.
     ///
     /// # Errors
-    /// It asks for one that no container can have, or this system has none.
+    /// It asks for one that no container can have ([`Declined`]), or this system has none.
     pub(super) fn of(spec: &Spec, id: &str) -> anyhow::Result<Self> {
         let unified = matches!(get_cgroup_setup().context("cannot find the cgroups")?, CgroupSetup::Unified);
-        Ok(Self { path: CgroupPath::of(spec.cgroups_path(), id)?, unified, has_left_out: Once::new() })
+        let path = CgroupPath::of(spec.cgroups_path(), id).map_err(|error| Declined(format!("{error:#}")))?;
+        Ok(Self { path, unified, has_left_out: Once::new() })
     }
 
     /// To be called before the container is made: from then on, what runs in it is the container's, and ends with it.
     ///
     /// # Errors
-    /// Others run in it.
+    /// Others run in it ([`Declined`]), or that cannot be found out.
     pub(super) fn ensure_unused(&self) -> anyhow::Result<()> {
         let (folder, mut pids) = (self.path("devices"), Vec::new());
         add_pids(&folder, &mut pids).with_context(|| format!("cannot list the processes in {}", folder.display()))?;
         match pids.first() {
-            Some(pid) => bail!("the cgroup {} is not empty: process {pid} runs in it", folder.display()),
+            Some(pid) => {
+                let folder = folder.display();
+                bail!(Declined(format!("the cgroup {folder} is not empty: process {pid} runs in it")))
+            }
             None => Ok(()),
         }
     }

@@ -18,12 +18,12 @@ use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim::oci::ProcessDetails;
 use containerd_shim::protos::types::task::ProcessInfo;
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::{Control, Declined, GuestHost};
+use super::launch::{Control, GuestHost};
 use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
@@ -92,13 +92,20 @@ impl Container {
         expect_move();
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
-        let cgroup = unused_cgroup(&spec, &id).map_err(|error| Declined(format!("{error:#}")))?;
+        let cgroup = Cgroup::of(&spec, &id)?;
+        cgroup.ensure_unused()?;
         let poststop = Poststop::of(&spec, &id, &bundle);
         // Before the process exists: it may be gone before its pid is known.
         let exits = Exits::watch().await?;
         fs::create_dir(bundle.join(STATE_FOLDER))?;
         let job = Job::Create(Box::new(request));
-        let guest_host = GuestHost::launch(&operator, &bundle, debug, &job, &guest_streams, None)?;
+        let guest_host = match GuestHost::launch(&operator, &bundle, debug, &job, &guest_streams, None) {
+            Ok(guest_host) => guest_host,
+            Err(error) => {
+                remove_uncreated(&id, &bundle, &cgroup, &poststop).await;
+                return Err(error);
+            }
+        };
         // Each is at its end when the container is.
         drop(guest_streams);
         let created = async {
@@ -112,9 +119,7 @@ impl Container {
             Ok(created) => created,
             Err(error) => {
                 guest_host.end().await;
-                if let Err(cleanup) = remove_all(&bundle, cgroup.remove(), &poststop).await {
-                    log_leftovers(&id, &cleanup);
-                }
+                remove_uncreated(&id, &bundle, &cgroup, &poststop).await;
                 return Err(error);
             }
         };
@@ -256,7 +261,8 @@ impl Container {
         let state = self.init.state();
         state.allows(Request::Delete)?;
         if state == TaskState::Created {
-            let _ = Signal::KILL.send(self.init.pid());
+            // It may have ended by itself, and another may have its pid.
+            let _ = pidfd_send_signal(&self.init_handle, rustix::process::Signal::KILL);
         }
         self.init.wait().await.context("the container's exit is lost")?;
         // Of two deletions at once, the second finds nothing left.
@@ -309,13 +315,6 @@ fn process_details(exec_id: &str) -> anyhow::Result<Any> {
     let details = ProcessDetails { exec_id: exec_id.to_owned(), ..ProcessDetails::default() };
     let value = details.write_to_bytes().context("an exec id that does not fit containerd's message")?;
     Ok(Any { type_url: "containerd.runc.v1.ProcessDetails".to_owned(), value, ..Any::default() })
-}
-
-/// The cgroup that a container is to have.
-fn unused_cgroup(spec: &Spec, id: &str) -> anyhow::Result<Cgroup> {
-    let cgroup = Cgroup::of(spec, id)?;
-    cgroup.ensure_unused()?;
-    Ok(cgroup)
 }
 
 /// Both answers must come: the container's pid from the process that made it, and readiness from the container's own.
@@ -371,6 +370,13 @@ async fn remove_all(
         // Another has done the same meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// Removes what there is of a container whose creation failed. The reason of that is what matters to the caller.
+async fn remove_uncreated(id: &str, bundle: &Path, cgroup: &Cgroup, poststop: &Poststop) {
+    if let Err(error) = remove_all(bundle, cgroup.remove(), poststop).await {
+        log_leftovers(id, &error);
     }
 }
 

@@ -25,6 +25,9 @@ use crate::read_only;
 /// A process that waits in the kernel does not die before that is over.
 const DEATH_PATIENCE: Duration = Duration::from_secs(4);
 
+/// The longest between two looks for what a guest host has cloned: each is at all processes of the node.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
 /// A message, and a descriptor that came with it.
 type Message = (FromGuestHost, Option<OwnedFd>);
 
@@ -36,6 +39,7 @@ pub(super) struct Declined(pub(super) String);
 /// A guest host, and what it has cloned so far.
 pub(super) struct GuestHost {
     control: Control,
+    pid: Pid,
     /// Its pidfd: it can be read from once the process has ended.
     process: AsyncFd<OwnedFd>,
     /// The inode of the other end of the control socket, by which the clones are known.
@@ -70,16 +74,18 @@ impl GuestHost {
             .spawn()
             .with_context(cannot_start)?;
         // No other has its pid: whoever reaps has had no turn since.
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        let GuestStreams { stdin, stdout, stderr } = streams;
-        protocol::send_job(&control, job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], container)
-            .context("the guest host ended before it knew what for; its log is in containerd's")?;
+        let pid = Pid::from_child(&child);
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
         rustix::io::ioctl_fionbio(&control, true)?;
         // SAFETY: an `OwnedFd` is open, and the same descriptor, for as long as it lives.
         #[expect(unsafe_code, reason = "see above")]
         let (control, process) =
             unsafe { (AsyncFd::register(control)?, AsyncFd::register_with_interest(process, Interest::READABLE)?) };
-        Ok(Self { control: Control(control), process, socket })
+        // At last: without a job it ends when this process gives up. The socket, which is empty, has room for it.
+        let GuestStreams { stdin, stdout, stderr } = streams;
+        protocol::send_job(control.get_ref(), job, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], container)
+            .context("the guest host ended before it knew what for; its log is in containerd's")?;
+        Ok(Self { control: Control(control), pid, process, socket })
     }
 
     /// The next message, as [`Control::receive`], as long as it has not said that it made the process: until then its end is
@@ -97,12 +103,18 @@ impl GuestHost {
         }
     }
 
-    /// Gives up: ends it and what it has cloned, and waits until they have ended.
+    /// Gives up: ends it, what it has executed, such as hooks, and what it has cloned, and waits for the ends of all but the
+    /// second.
     pub(super) async fn end(&self) {
         let deadline = Instant::now() + DEATH_PATIENCE;
-        // It may have ended by itself.
-        let _ = pidfd_send_signal(self.process.get_ref(), rustix::process::Signal::KILL);
+        let children = children_of(self.pid);
+        // It may have ended by itself, and another have its pid.
+        let was_there = pidfd_send_signal(self.process.get_ref(), rustix::process::Signal::KILL).is_ok();
         let _ = timeout_at(deadline, self.has_ended()).await;
+        for child in children.iter().filter(|_| was_there) {
+            let _ = pidfd_send_signal(child, rustix::process::Signal::KILL);
+        }
+        let mut pause = Duration::from_millis(1);
         // A clone may have cloned another meanwhile.
         while !self.control.is_closed() {
             if Instant::now() >= deadline {
@@ -112,7 +124,8 @@ impl GuestHost {
             for pid in children_with_socket(self.socket) {
                 let _ = Signal::KILL.send(pid);
             }
-            sleep(Duration::from_millis(1)).await;
+            sleep(pause).await;
+            pause = MAX_PAUSE.min(pause * 2);
         }
     }
 
@@ -175,6 +188,18 @@ fn children_with_socket(inode: u64) -> impl Iterator<Item = i32> {
     pids.filter(|pid| parent_of(*pid) == Some(process::id())).filter(has_it)
 }
 
+/// The pidfds of a process's children, those of its first thread.
+fn children_of(parent: Pid) -> Vec<OwnedFd> {
+    let parent = parent.as_raw_nonzero().get();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let open = |pid| {
+        let child = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        // It may have ended before, and another have its pid.
+        (parent_of(pid) == Some(parent.cast_unsigned())).then_some(child)
+    };
+    children.split_whitespace().filter_map(|pid| open(pid.parse().ok()?)).collect()
+}
+
 fn parent_of(pid: i32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold any others.
@@ -190,4 +215,29 @@ fn log_of(bundle: &Path) -> Stdio {
         stdio::blocking(fs::File::options().write(true).custom_flags(flags).open(path)?)
     };
     open(Path::new("log")).or_else(|_| open(&bundle.join("log"))).map_or_else(|_| Stdio::null(), Stdio::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn the_children_of_a_process_are_found() {
+        let mut parent = Command::new("sh")
+            .args(["-c", "sleep 60 > /dev/null & echo; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        parent.stdout.take().expect("its output").read_exact(&mut [0]).expect("its line");
+        let children = children_of(Pid::from_child(&parent));
+        for child in &children {
+            pidfd_send_signal(child, rustix::process::Signal::KILL).expect("it sleeps");
+        }
+        drop(parent.stdin.take());
+        parent.wait().expect("its end");
+        assert_eq!(children.len(), 1);
+    }
 }

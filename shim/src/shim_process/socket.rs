@@ -2,11 +2,14 @@
 
 use std::fs::{DirBuilder, File, remove_file};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 /// Dropped, it takes its file with it, still listening: what is there and does not answer belongs to nobody.
 pub(super) struct Socket {
@@ -23,7 +26,7 @@ impl Socket {
         let _lock = lock(folder).with_context(|| format!("cannot lock {}", folder.display()))?;
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if is_served(path) {
+                if is_served(path)? {
                     return Ok(None);
                 }
                 // Its shim was killed.
@@ -47,7 +50,7 @@ impl Drop for Socket {
 pub(super) fn remove_dead(address: &str) -> io::Result<()> {
     let path = path_of(address);
     let _lock = path.parent().map(lock).transpose()?;
-    if is_served(path) { Ok(()) } else { remove_file(path) }
+    if is_served(path)? { Ok(()) } else { remove_file(path) }
 }
 
 /// Between finding a socket dead and removing it, nobody else must have put another in its place; nor must one be taken
@@ -58,8 +61,15 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(folder)
 }
 
-fn is_served(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
+/// Whether somebody listens. Nobody is waited for: every sandbox of the node that starts or ends waits for the lock meanwhile.
+fn is_served(path: &Path) -> nix::Result<bool> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(client.as_raw_fd(), &UnixAddr::new(path)?) {
+        // A listener that is slow to accept has no room for one more.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Ok(true),
+        Err(_) => Ok(false),
+    }
 }
 
 fn path_of(address: &str) -> &Path {
@@ -70,6 +80,8 @@ fn path_of(address: &str) -> &Path {
 mod tests {
     use std::sync::Barrier;
     use std::thread;
+
+    use nix::sys::socket::{Backlog, listen};
 
     use super::*;
 
@@ -96,6 +108,18 @@ mod tests {
             assert!(path.exists(), "it listens");
             drop(sockets);
             assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_listener_that_does_not_accept_is_alive() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let address = format!("unix://{}", path.display());
+        let socket = Socket::listen(&address).expect("a socket").expect("the first");
+        listen(&socket.listener, Backlog::new(1).expect("a backlog")).expect("a short queue");
+        for _ in 0..4 {
+            assert!(Socket::listen(&address).expect("an answer at once").is_none());
         }
     }
 
