@@ -11,10 +11,14 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::io::Errno;
 
 use super::devices::is_bind;
 use crate::protocol::RootfsMount;
 use crate::read_only::path_of;
+
+/// How often a path is looked up that others keep from being found.
+const MOST_TRIES: u32 = 1000;
 
 pub(super) struct Rootfs {
     root: OwnedFd,
@@ -132,7 +136,16 @@ fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 fn find_inside(folder: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
-    openat2(folder, path, finding(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    let find = || openat2(folder, path, finding(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+    // While anything is mounted or renamed on the node, the kernel cannot say where a `..` leads (openat2(2)).
+    let mut found = find();
+    for _ in 1..MOST_TRIES {
+        if !matches!(found, Err(Errno::AGAIN)) {
+            break;
+        }
+        found = find();
+    }
+    found
 }
 
 #[cfg(test)]
