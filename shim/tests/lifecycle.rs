@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -168,7 +169,9 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     let guest_host = fs::read_to_string(&parent).expect("the pid of who runs the hook");
     kill(Pid::from_raw(guest_host.trim().parse().expect("a number")), Signal::SIGKILL).expect("a guest host");
     let answer = create.join().expect("an answer");
-    fs::write(&go_on, "\n").expect("the hook reads");
+    // The hook goes on, if it was not ended with the guest host: then nobody reads, and another open would wait for ever.
+    let go_on = fs::File::options().read(true).write(true).open(&go_on);
+    go_on.and_then(|mut go_on| go_on.write_all(b"\n")).expect("a FIFO");
     let (_, message) = refusal(answer);
     // What it has cloned may notice, and end as well, before the shim has.
     assert!(message.contains("the guest host ended before"), "{message}");
