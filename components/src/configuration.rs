@@ -107,7 +107,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// Of the operator's documents, and the container's own.
     pub(crate) fn new(
-        operator_s: Vec<(Place, Configuration)>,
+        of_node: Vec<(Place, Configuration)>,
         mut own: Vec<(Place, Configuration)>,
         app: &App,
         faults: &mut Faults,
@@ -116,12 +116,12 @@ impl Rules {
             let is_named = |(_, document): &(Place, Configuration)| document.is_named(name);
             if own.iter().any(is_named) {
                 own.retain(is_named);
-            } else if !operator_s.iter().any(is_named) {
+            } else if !of_node.iter().any(is_named) {
                 tracing::warn!(name, "the app's Configuration is not among the components: all that are there count");
             }
         }
         let mut rules = Self::default();
-        for (place, document) in operator_s.into_iter().chain(own) {
+        for (place, document) in of_node.into_iter().chain(own) {
             let spec = document.spec.unwrap_or_default();
             spec.warn_of_what_has_no_effect(&place);
             for scope in spec.secrets.and_then(|secrets| secrets.scopes).unwrap_or_default() {

@@ -158,13 +158,13 @@ impl Registry {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_sources(&self, operator_s: &[Source], own: &[Source], app: &App) -> Result<Components, Faults> {
+    pub fn load_sources(&self, of_node: &[Source], own: &[Source], app: &App) -> Result<Components, Faults> {
         let mut faults = Faults::default();
-        let [operator_s, own] = [operator_s, own].map(|sources| manifest::read(sources, &mut faults));
-        let resiliency = operator_s.resiliency.into_iter().chain(own.resiliency).collect();
+        let [of_node, own] = [of_node, own].map(|sources| manifest::read(sources, &mut faults));
+        let resiliency = of_node.resiliency.into_iter().chain(own.resiliency).collect();
         let policies = Policies::new(resiliency, app, &mut faults);
-        let rules = Rules::new(operator_s.configurations, own.configurations, app, &mut faults);
-        let documents = operator_s.components.into_iter().chain(own.components);
+        let rules = Rules::new(of_node.configurations, own.configurations, app, &mut faults);
+        let documents = of_node.components.into_iter().chain(own.components);
         let for_app = documents.filter(|manifest| manifest.is_for(app) && manifest.has_building_block()).collect();
         let mut manifests = manifest::refuse_duplicates(for_app, &mut faults);
         let built_in = self.built_in_secret_store(&manifests, app, &rules);

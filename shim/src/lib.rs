@@ -12,6 +12,7 @@
 mod cgroup_path;
 pub mod guest_host;
 mod idle_memory;
+mod inheritance;
 mod logging;
 mod operator_config;
 pub mod operator_tool;

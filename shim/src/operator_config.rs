@@ -1,7 +1,9 @@
 //! What the node's operator decides: a YAML file, named by `ConfigPath` of the runtime's options in containerd's
 //! configuration, or else the usual one.
 
+use std::env;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -56,6 +58,14 @@ impl Default for CompilerConfig {
 const USUAL_PATH: &str = "/etc/dapr-wasm/config.yaml";
 
 impl OperatorConfig {
+    /// The program that hosts a guest.
+    pub(crate) fn guest_host_program(&self) -> io::Result<PathBuf> {
+        match &self.guest_host {
+            Some(program) => Ok(program.clone()),
+            None => Ok(env::current_exe()?.with_file_name("dapr-guest-host")),
+        }
+    }
+
     /// The one that everybody has who names no other, if there is one.
     pub(crate) fn read_usual() -> anyhow::Result<Self> {
         let path = Path::new(USUAL_PATH);

@@ -12,7 +12,6 @@
 //!
 //! [`FromGuestHost::Failed`] may stand in the place of any answer, and is the last.
 
-use std::env;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -120,14 +119,6 @@ impl FromGuestHost {
             message.push('…');
         }
         Self::Failed { message }
-    }
-}
-
-/// The program of guest hosts: the operator's, or the one beside this program.
-pub(crate) fn guest_host(operator: &OperatorConfig) -> io::Result<PathBuf> {
-    match &operator.guest_host {
-        Some(program) => Ok(program.clone()),
-        None => Ok(env::current_exe()?.with_file_name("dapr-guest-host")),
     }
 }
 

@@ -3,9 +3,8 @@
 
 mod rights;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{self, Child, Command, ExitStatus};
@@ -15,13 +14,13 @@ use anyhow::{Context as _, bail};
 use engines::artifact_cache::{Artifact, memory_file};
 use engines::engine::Engine;
 use memmap2::MmapOptions;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::dup;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::stdio;
 
 use super::module::ModuleBytes;
+use crate::inheritance::close_on_execution;
 use crate::operator_config::CompilerConfig;
 use crate::printable::printable;
 
@@ -33,7 +32,7 @@ const MAX_MESSAGE: usize = 4096;
 /// # Errors
 /// The compiler's reason, or how the child ended; a limit is named.
 pub(super) fn in_child(engine: &str, module: &ModuleBytes, limits: &CompilerConfig) -> anyhow::Result<Artifact> {
-    keep_descriptors().context("cannot keep descriptors from the compiler")?;
+    close_on_execution().context("cannot keep descriptors from the compiler")?;
     let (artifact, message) = (memory_file("artifact")?, memory_file("message")?);
     // This very program, which lies on a mount that no path leads to.
     let mut child = Command::new("/proc/self/exe")
@@ -50,18 +49,6 @@ pub(super) fn in_child(engine: &str, module: &ModuleBytes, limits: &CompilerConf
         Some(status) => bail!("{}", failure(status, &start_of(&message)?, limits)),
         None => bail!("compiling it takes longer than {} s (compiler.maxSeconds)", limits.max_seconds),
     }
-}
-
-/// Has no program that this process executes inherit any of its descriptors: the shim's and the container's, and what
-/// whoever started containerd may have left open.
-fn keep_descriptors() -> anyhow::Result<()> {
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let descriptor: RawFd = entry?.file_name().to_string_lossy().parse()?;
-        if descriptor > 2 {
-            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits for a child's end; `None`: it took too long and was killed.

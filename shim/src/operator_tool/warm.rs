@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::Warm;
 use crate::operator_config::OperatorConfig;
-use crate::protocol::{self, RootfsMount, WarmImage};
+use crate::protocol::{RootfsMount, WarmImage};
 
 pub(super) fn warm(arguments: &Warm, operator: OperatorConfig) -> anyhow::Result<ExitCode> {
     // Whatever ends this process, its mounts go with it.
@@ -29,7 +29,7 @@ pub(super) fn warm(arguments: &Warm, operator: OperatorConfig) -> anyhow::Result
 }
 
 fn have_compiled(request: &WarmImage) -> anyhow::Result<ExitCode> {
-    let program = protocol::guest_host(&request.operator)?;
+    let program = request.operator.guest_host_program()?;
     let mut guest_host = Command::new(&program)
         .arg("warm")
         .stdin(Stdio::piped())

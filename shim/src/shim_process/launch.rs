@@ -59,7 +59,7 @@ impl GuestHost {
     ) -> anyhow::Result<Self> {
         let (control, theirs) = protocol::pair()?;
         let socket = fstat(&theirs)?.st_ino;
-        let guest_host = protocol::guest_host(operator)?;
+        let guest_host = operator.guest_host_program()?;
         let cannot_start = || format!("cannot start {}", guest_host.display());
         let program = read_only::mount(&guest_host).with_context(cannot_start)?;
         // Nothing that would have the standard library clone this process instead of just executing the other.

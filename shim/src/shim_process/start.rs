@@ -8,7 +8,6 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use containerd_shim::cgroup::adjust_oom_score;
 use containerd_shim::{Flags, socket_address};
-use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -16,6 +15,7 @@ use super::server;
 use super::signal::Signal;
 use super::socket::Socket;
 use super::spec::Spec;
+use crate::inheritance::close_on_execution;
 
 /// Annotations by which the containers of a sandbox find their shim: Kubernetes' own, and the one that containerd's
 /// runc shim knows beside it.
@@ -24,7 +24,8 @@ const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kuberne
 /// Answers the address of the sandbox's shim on standard output. Where it does not run yet, this process is cloned, and
 /// the clone is that shim: it does not come back from here before it is shut down.
 pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
-    keep_inherited_descriptors().context("cannot keep from the containers what was open before")?;
+    // A guest host takes whatever it finds open for its own, and into the container.
+    close_on_execution().context("cannot keep from the containers what was open before")?;
     let sandbox = sandbox_of(&flags.id)?;
     let address = socket_address(&flags.address, &flags.namespace, &sandbox);
     fs::write("address", &address)?;
@@ -45,16 +46,6 @@ pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
     }
     // containerd can connect: the socket listens, whoever is going to accept.
     Ok(io::stdout().write_all(address.as_bytes())?)
-}
-
-/// Has no program that the sandbox's shim executes inherit what whoever started containerd may have left open: a guest host
-/// takes whatever it finds open for its own, and into the container. For the beginning, when nothing else is open.
-fn keep_inherited_descriptors() -> io::Result<()> {
-    let (first, last, flags): (c_uint, c_uint, c_uint) = (3, c_uint::MAX, CLOSE_RANGE_CLOEXEC);
-    // SAFETY: the call takes three numbers; with this flag it closes nothing, and every descriptor stays its owner's.
-    #[expect(unsafe_code, reason = "see above")]
-    let kept = unsafe { syscall(SYS_close_range, first, last, flags) };
-    if kept == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The sandbox that the container in the working directory belongs to: itself, unless its spec names another.
