@@ -5,6 +5,7 @@
 //! goes on as the container's process without executing anything: a container's root need not hold a
 //! dynamic linker, nor this program. See docs/decisions/0001-guest-host-process.md.
 
+mod cgroup_entry;
 mod cgroup_mounts;
 mod compile;
 mod compiled;

@@ -207,6 +207,8 @@ fn a_container_cannot_change_its_own_limits() {
     };
     let read = output(&pod, limited(busybox("read", &["cat", file])));
     assert_eq!(read.trim_end(), (128 << 20).to_string());
+    let processes = Path::new(file).with_file_name("cgroup.procs").display().to_string();
+    assert_ne!(output(&pod, busybox("list", &["cat", &processes])), "");
     let mut writers = vec![busybox("write", &["sh", "-c", &format!("echo {other} > {file}")])];
     writers.extend(ENGINES.iter().map(|engine| hello("write", engine, &["write", file, &other])));
     for writer in writers {

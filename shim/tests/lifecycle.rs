@@ -179,6 +179,25 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     node.assert_nothing_left();
 }
 
+/// It may be there to change the node, and have use for what the container must not use.
+#[test]
+fn a_hook_runs_outside_of_the_container() {
+    let node = Node::start();
+    node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+    let told = node.containerd.folder().join("told");
+    let hooks = json!({"createRuntime": hook(&format!("cat /proc/self/cgroup > {0}; readlink /proc/self/ns/mnt >> {0}", told.display()))});
+    let request = bundle_with_hooks(&node, "guest", "hooked", &hooks);
+    let client = node.task_client("guest");
+    client.create(context(), &request).expect("a container");
+    let told = fs::read_to_string(&told).expect("what the hook told");
+    let own = fs::read_link("/proc/self/ns/mnt").expect("the node's mounts");
+    assert!(told.ends_with(&format!("{}\n", own.display())), "{told}");
+    assert!(!told.contains("hooked"), "{told}");
+    client.delete(context(), &DeleteRequest { id: request.id, ..DeleteRequest::default() }).expect("its removal");
+    node.end("guest", "SIGKILL");
+    node.assert_nothing_left();
+}
+
 #[test]
 fn a_create_is_ended_by_a_delete_and_by_a_kill() {
     for by in ["delete", "kill"] {

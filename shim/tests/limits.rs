@@ -39,6 +39,23 @@ fn value(node: &Node, container: &str, v1: &str, v2: &str) -> String {
     text.trim().to_owned()
 }
 
+/// A mount of all the node's cgroups, as a program has one that looks after a node.
+const NODES_CGROUPS: [&str; 2] = ["--mount", "type=bind,src=/sys/fs/cgroup,dst=/cgroups,options=rbind:ro"];
+
+#[test]
+fn who_sees_the_node_s_cgroups_sees_its_own_processes_in_them() {
+    let node = Node::start();
+    for &name in ENGINES {
+        let own = Path::new(node.containerd.namespace()).join(name);
+        let folder = if is_cgroup_v2() { own } else { Path::new("memory").join(own) };
+        let list = Path::new("/cgroups").join(folder).join("cgroup.procs").display().to_string();
+        let chosen = engine(name);
+        let run = node.run(&[&[&*chosen][..], &NODES_CGROUPS].concat(), HELLO, name, &["/hello.wasm", "cat", &list]);
+        assert_eq!(run.stdout().trim(), "1", "{name}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
 fn memory_limit(node: &Node, container: &str) -> String {
     value(node, container, "memory/memory.limit_in_bytes", "memory.max")
 }

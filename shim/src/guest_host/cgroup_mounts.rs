@@ -12,7 +12,7 @@ use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 use libcgroups::v1::util::list_supported_mount_points;
 use oci_spec::runtime::{Mount, MountBuilder, Spec};
 
-const READ_ONLY: [&str; 5] = ["rbind", "ro", "nosuid", "nodev", "noexec"];
+const READ_ONLY: [&str; 5] = ["bind", "ro", "nosuid", "nodev", "noexec"];
 
 /// The spec's mounts, with a folder of read-only ones, one a controller, in the place of a mount of type `cgroup`; none
 /// where there is nothing to replace. `cgroup` is the container's folder below the root of a hierarchy.

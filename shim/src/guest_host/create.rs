@@ -13,6 +13,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
 use super::GuestHost;
+use super::cgroup_entry::{self, Cgroup};
 use super::cgroup_mounts;
 use super::console::Console;
 use super::container_config::workload;
@@ -58,6 +59,10 @@ pub(super) fn create(
     if let Some(scope) = &cgroup.scope {
         // With this process, as the container has none yet. The memory that it has is not moved.
         scope.start(format!("container {}", request.id), process::id())?;
+    } else if cgroup_entry::is_unnoticed(&spec, &root_of(&spec, &request.bundle)?) {
+        let cgroup = Cgroup::of(&cgroup.folder)?;
+        cgroup.make()?;
+        cgroup.enter()?;
     }
     let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_executor(executor)

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize as _;
 
 use super::GuestHost;
+use super::cgroup_entry::Cgroup;
 use super::confinement::Confinement;
 use super::console::Console;
 use super::container_config::exec_workload;
@@ -25,6 +26,7 @@ use super::executor::ContainerExecutor;
 use super::program::Program;
 use super::rootfs::Rootfs;
 use super::standard_streams;
+use crate::cgroup_path::CgroupPath;
 use crate::protocol::{ExecProcess, STATE_FOLDER};
 use crate::read_only;
 
@@ -56,6 +58,8 @@ pub(super) fn exec(
     let executor = ContainerExecutor::of_exec(program, Arc::clone(control), confinement);
     // A compilation takes its time.
     ensure_running(container)?;
+    let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    Cgroup::of(&CgroupPath::of(cgroups_path, &request.container_id)?.folder)?.enter()?;
     let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(executor)
         .with_root_path(request.bundle.join(STATE_FOLDER))?

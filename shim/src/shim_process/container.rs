@@ -22,7 +22,7 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::cgroup::{Cgroup, expect_move};
+use super::cgroup::Cgroup;
 use super::launch::{Control, GuestHost};
 use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
@@ -89,10 +89,10 @@ impl Container {
     ) -> anyhow::Result<(Self, Exits)> {
         let (guest_streams, kept) = stdio::open(&names)?;
         let (id, bundle, operator) = (request.id.clone(), request.bundle.clone(), request.operator.clone());
-        expect_move();
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
         let cgroup = Cgroup::of(&spec, &id)?;
+        cgroup.expect_move();
         cgroup.ensure_unused()?;
         let poststop = Poststop::of(&spec, &id, &bundle);
         // Before the process exists: it may be gone before its pid is known.

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::mem;
 use std::path::Path;
+use std::process;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use containerd_shim::cgroup::adjust_oom_score;
 use containerd_shim::{Flags, socket_address};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::server;
-use super::signal::Signal;
 use super::socket::Socket;
 use super::spec::Spec;
 use crate::inheritance::close_on_execution;
@@ -30,6 +30,8 @@ pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
     let address = socket_address(&flags.address, &flags.namespace, &sandbox);
     fs::write("address", &address)?;
     if let Some(socket) = Socket::listen(&address)? {
+        // The kernel is rather to kill the sandbox's shim than containerd.
+        adjust_oom_score(process::id())?;
         // SAFETY: this process has one thread.
         #[expect(unsafe_code, reason = "see above")]
         match unsafe { fork() }? {
@@ -37,11 +39,8 @@ pub(super) fn start(flags: Flags) -> anyhow::Result<()> {
                 leave_standard_streams()?;
                 return server::serve(flags, socket);
             }
-            ForkResult::Parent { child } => {
-                settle(child)?;
-                // The clone removes it.
-                mem::forget(socket);
-            }
+            // The clone removes it.
+            ForkResult::Parent { .. } => mem::forget(socket),
         }
     }
     // containerd can connect: the socket listens, whoever is going to accept.
@@ -53,16 +52,6 @@ fn sandbox_of(id: &str) -> anyhow::Result<String> {
     let spec = Spec::of(Path::new(""))?;
     let sandbox = GROUP_ANNOTATIONS.iter().find_map(|name| spec.annotations.get(*name));
     Ok(sandbox.map_or(id, String::as_str).to_owned())
-}
-
-/// Has the kernel rather kill the sandbox's shim than containerd. The runtime's options, on standard input, are left there:
-/// none of this runtime is about the shim itself.
-fn settle(shim: Pid) -> anyhow::Result<()> {
-    if let Err(error) = adjust_oom_score(shim.as_raw().cast_unsigned()) {
-        let _ = Signal::KILL.send(shim.as_raw());
-        bail!(error);
-    }
-    Ok(())
 }
 
 /// containerd waits until nobody writes to them any more.
