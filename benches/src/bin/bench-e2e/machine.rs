@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -39,16 +39,35 @@ pub(crate) fn user_id() -> Result<u32> {
     Ok(effective.parse()?)
 }
 
-/// The time that all processors together have spent on anything since the machine started. It is counted in ticks of
-/// 10 ms, so that only sums over many runs mean something.
-pub(crate) fn busy() -> Result<Duration> {
-    let stat = read("/proc/stat")?;
-    let all = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line cpu in /proc/stat")?;
-    let ticks = all.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().context("/proc/stat")?;
-    let [user, nice, system, _idle, _waiting, interrupts, soft_interrupts, ..] = ticks[..] else {
-        anyhow::bail!("too few figures in /proc/stat");
-    };
-    Ok(TICK * (user + nice + system + interrupts + soft_interrupts))
+/// A moment, since which it can be told how busy the machine was.
+pub(crate) struct Moment {
+    at: Instant,
+    idle: Duration,
+    processors: u32,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Result<Self> {
+        let stat = read("/proc/stat")?;
+        let processors = stat.lines().filter(|line| line.starts_with("cpu")).count() - 1;
+        let all =
+            stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line cpu in /proc/stat")?;
+        let ticks = all.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().context("/proc/stat")?;
+        let [_user, _nice, _system, idle, waiting, _interrupts, _soft_interrupts, stolen, ..] = ticks[..] else {
+            anyhow::bail!("too few figures in /proc/stat");
+        };
+        let idle = TICK * (idle + waiting + stolen);
+        Ok(Self { at: Instant::now(), idle, processors: processors.try_into()? })
+    }
+
+    /// The seconds that all processors together have not idled since then. It is told in ticks of 10 ms, so that only sums over
+    /// many runs mean something. The kernel measures how long a processor idles; what is busy it may only look up
+    /// at each tick of its clock, of which work that a tick begins is always missed.
+    pub(crate) fn busy_seconds(&self) -> Result<f64> {
+        let now = Self::now()?;
+        let (passed, idle) = (now.at - self.at, now.idle.saturating_sub(self.idle));
+        Ok(passed.as_secs_f64() * f64::from(self.processors) - idle.as_secs_f64())
+    }
 }
 
 pub(crate) fn read(path: &str) -> Result<String> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::interruption;
-use crate::machine::busy;
+use crate::machine::Moment;
 use crate::node::{Node, Runtime};
 use crate::report::{Goal, Line, Measurement, Unit, Value, median};
 
@@ -131,16 +131,16 @@ fn in_turns(rounds: usize, run: impl Fn(Runtime) -> Result<Duration>) -> Result<
 #[derive(Default)]
 struct Samples {
     wall: Vec<Duration>,
-    cpu: Duration,
+    cpu_seconds: f64,
 }
 
 impl Samples {
     fn measure(&mut self, run: impl FnOnce() -> Result<Duration>) -> Result<()> {
         interruption::check()?;
-        let before = busy()?;
+        let before = Moment::now()?;
         self.wall.push(run()?);
         thread::sleep(AFTERMATH);
-        self.cpu += busy()?.saturating_sub(before);
+        self.cpu_seconds += before.busy_seconds()?;
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Samples {
     }
 
     fn cpu(&self) -> f64 {
-        milliseconds(&self.cpu) / self.wall.len() as f64
+        self.cpu_seconds * 1e3 / self.wall.len() as f64
     }
 }
 
