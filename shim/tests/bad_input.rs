@@ -201,6 +201,8 @@ fn a_create_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
         let impossible = "--mount=type=no-such-file-system,src=none,dst=/data";
         let failed = node.run(&[&engine(name), impossible], HELLO, name, &["/hello.wasm", "echo", "hi"]);
         failed.assert_refused(&["failed to prepare rootfs"]);
+        // The cgroup, which has to be removed, is the shim's.
+        assert!(!failed.stderr().contains("cleanup"), "{}", failed.stderr());
         let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
         assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{name}: {}", run.stderr());
     }

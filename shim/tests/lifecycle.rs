@@ -179,6 +179,51 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     node.assert_nothing_left();
 }
 
+/// The processes of that name whose parent is this one, and the cgroups of each.
+fn children(parent: i32, name: &str) -> Vec<(Pid, String)> {
+    let processes = fs::read_dir("/proc").expect("a folder").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_one = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("Name:\t{name}"))
+            && status.lines().any(|line| line == format!("PPid:\t{parent}"))
+    };
+    let with_cgroups = |pid| Some((Pid::from_raw(pid), fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?));
+    pids.filter(is_one).filter_map(with_cgroups).collect()
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("a parent");
+    parent.parse().expect("a number")
+}
+
+/// The guest host, outside of the cgroup, and its clone inside, which makes the container's process.
+#[test]
+fn a_create_fails_when_one_of_those_is_killed_that_make_the_process() {
+    for (is_inside, reason) in
+        [(false, "the guest host ended before"), (true, "that was to make the container's was ended")]
+    {
+        let node = Node::start();
+        node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
+        let begun = node.containerd.folder().join("begun");
+        mkfifo(&begun, Mode::S_IRWXU).expect("a FIFO");
+        let line = format!("echo begun > {}; exec sleep 1000", begun.display());
+        let request = bundle_with_hooks(&node, "guest", "doomed", &json!({"createContainer": hook(&line)}));
+        let client = node.task_client("guest");
+        let create = thread::spawn(move || client.create(context(), &request));
+        assert_eq!(fs::read_to_string(&begun).expect("the hook's word"), "begun\n");
+        let makers = children(parent_of(node.pid("guest")), "dapr-guest-host");
+        let mut makers = makers.into_iter().filter(|(pid, _)| pid.as_raw() != node.pid("guest"));
+        let (pid, _) = makers.find(|(_, cgroups)| cgroups.contains("/doomed\n") == is_inside).expect("a guest host");
+        kill(pid, Signal::SIGKILL).expect("a guest host");
+        let (_, message) = refusal(create.join().expect("an answer"));
+        assert!(message.contains(reason), "{message}");
+        node.end("guest", "SIGKILL");
+        node.assert_nothing_left();
+    }
+}
+
 /// It may be there to change the node, and have use for what the container must not use.
 #[test]
 fn a_hook_runs_outside_of_the_container() {

@@ -1,29 +1,51 @@
 //! How a container's process comes into its cgroup.
 //!
-//! libcontainer moves it by its number, for which the kernel has every fork of the node wait: until a grace period of RCU is
-//! over, some 8 ms, unless there was a move just before (`cgroup_threadgroup_rwsem` in kernel/cgroup/cgroup.c). Nobody waits
-//! for a thread that moves itself on cgroup v1 (`cgroup_procs_write_start` there, since Linux 5.5), nor for a process that
-//! begins in its cgroup on v2 (clone3(2), `CLONE_INTO_CGROUP`, since Linux 5.7). So the guest host, which has one thread,
-//! enters the cgroup in one of these ways, and what it clones begins there. libcontainer still writes for its move, which
-//! is none any more: to `/dev/null`.
+//! libcontainer moves it there by its number, for which the kernel waits until every processor has noticed that there are
+//! moves: a grace period of RCU, some 10 ms, unless there was a move just before (`cgroup_threadgroup_rwsem` in
+//! kernel/cgroup/cgroup.c). It does not for a thread that moves itself on cgroup v1 (`cgroup_procs_write_start` there, since
+//! Linux 5.5), nor for a process that begins in its cgroup on v2 (clone3(2), `CLONE_INTO_CGROUP`, since Linux 5.7). So
+//! libcontainer is called in a clone of the guest host that has come into the cgroup in one of these ways, and what it clones
+//! begins there. What it still writes, for a move that is none any more, goes to `/dev/null`.
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
 use nix::libc::{CLONE_PARENT, CLONE_PIDFD, SYS_clone3, clone_args, syscall};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use oci_spec::runtime::Spec;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{ioctl_fionbio, retry_on_intr};
+
+use crate::protocol::{self, FromGuestHost};
 
 /// As in the kernel's include/uapi/linux/sched.h: what `libc` has under this name is too short for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Those that libcontainer has a container in, by version.
+const CONTROLLERS_V1: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
+const CONTROLLERS_V2: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
 /// A container's cgroup: a folder in each hierarchy, of which there is one on cgroup v2.
 pub(super) struct Cgroup {
@@ -51,37 +73,75 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Has this process, which has one thread, enter the cgroup as far as it is there, or a clone of it in its place: who returns
-    /// is inside. What libcontainer writes to move a process there goes to `/dev/null` from now on, in a mount
-    /// namespace of the process's own.
-    pub(super) fn enter(&self) -> anyhow::Result<()> {
+    /// Has a process made by a clone of this one that is in the cgroup, as far as that is there, and in a mount namespace of its
+    /// own. The clone has ended when this returns.
+    pub(super) fn make_inside(&self, process: impl FnOnce() -> anyhow::Result<Pid>) -> anyhow::Result<Pid> {
         let folders = self.hierarchies.iter().map(|hierarchy| hierarchy.join(&self.path));
         let folders: Vec<_> = folders.filter(|folder| folder.exists()).collect();
-        for folder in &folders {
-            let entered = if self.unified { go_on_as_clone_in(folder) } else { fs::write(folder.join("tasks"), "0") };
-            entered.with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
+        let (answer, answering) = protocol::pair()?;
+        let Some(clone) = clone_into(folders.first().filter(|_| self.unified)).context("cannot enter the cgroup")?
+        else {
+            let made = self.enter(&folders).and_then(|()| process());
+            let made = made.map(|pid| FromGuestHost::Created { pid: pid.as_raw() });
+            let _ = protocol::send_message(&answering, &made.unwrap_or_else(|error| FromGuestHost::failed(&error)));
+            process::exit(0)
+        };
+        retry_on_intr(|| poll(&mut [PollFd::new(&clone, PollFlags::IN)], None))?;
+        // What the clone has cloned has the other end, too.
+        ioctl_fionbio(&answer, true)?;
+        match protocol::receive_message(&answer) {
+            Ok(Some(FromGuestHost::Created { pid })) => Ok(Pid::from_raw(pid)),
+            Ok(Some(FromGuestHost::Failed { message })) => bail!(message),
+            _ => bail!("the process that was to make the container's was ended"),
         }
-        ignore_moves(&folders).context("cannot keep libcontainer from moving processes")
+    }
+
+    /// Has this process, which has one thread, enter where it has not begun inside, and keeps libcontainer from moving processes,
+    /// and from ending all of them when it fails.
+    fn enter(&self, folders: &[PathBuf]) -> anyhow::Result<()> {
+        let unchanged = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)?;
+        for folder in folders {
+            if !self.unified {
+                fs::write(folder.join("tasks"), "0")
+                    .with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
+            }
+            for file in ["cgroup.procs", "cgroup.kill"].map(|name| folder.join(name)) {
+                if file.exists() {
+                    mount(Some("/dev/null"), &file, unchanged, MsFlags::MS_BIND, unchanged)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Whether nobody can notice an entry. What hooks execute would be inside, and see the mounts of the process that has entered.
-/// And a container whose mounts are made of the node's cgroups would find `/dev/null` in them.
+/// Whether nobody can notice that a process is made inside. Hooks that are executed by who makes it would be inside as well. A
+/// container whose mounts are made of the node's cgroups would find `/dev/null` in them, and so would one without mounts
+/// of its own. One of other users cannot have a part of a mount alone that something lies over.
 pub(super) fn is_unnoticed(spec: &Spec, root: &Path) -> bool {
+    let has = |kind| {
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        namespaces.is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace.typ() == kind))
+    };
+    let hooks = spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime()]);
     let cgroups = Path::new(DEFAULT_CGROUP_ROOT);
     let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
-    let sources = sources.filter(|source| source.is_absolute()).chain([root]);
-    let mut sources = sources.filter_map(|source| source.canonicalize().ok());
-    spec.hooks().is_none() && !sources.any(|source| source.starts_with(cgroups) || cgroups.starts_with(source))
+    let mut sources = sources.chain([root]).filter_map(|source| source.canonicalize().ok());
+    has(LinuxNamespaceType::Mount)
+        && !has(LinuxNamespaceType::User)
+        && hooks.flatten().all(Vec::is_empty)
+        && !sources.any(|source| source.starts_with(cgroups) || cgroups.starts_with(source))
 }
 
-/// Those with controllers, and systemd's own.
 fn hierarchies_v1() -> io::Result<Vec<PathBuf>> {
     let mut hierarchies = Vec::new();
     for entry in fs::read_dir(DEFAULT_CGROUP_ROOT)? {
         let entry = entry?;
-        // Links are other names of the same, and a hierarchy of version 2 may stand beside these.
-        if entry.file_type()?.is_dir() && entry.path().join("tasks").exists() {
+        let is_known = |name: &str| name.split(',').any(|controller| CONTROLLERS_V1.contains(&controller));
+        // Links are other names of the same.
+        if entry.file_type()?.is_dir() && entry.file_name().to_str().is_some_and(is_known) {
             hierarchies.push(entry.path());
         }
     }
@@ -114,7 +174,7 @@ fn make_v2(hierarchy: &Path, path: &Path) -> io::Result<()> {
     let controllers = fs::read_to_string(hierarchy.join("cgroup.controllers"))?;
     let mut folder = hierarchy.to_owned();
     for part in path {
-        for controller in controllers.split_whitespace() {
+        for controller in controllers.split_whitespace().filter(|name| CONTROLLERS_V2.contains(name)) {
             // Those that cannot be had below are missed by a limit that needs them.
             let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
         }
@@ -127,39 +187,31 @@ fn make_v2(hierarchy: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a clone of this process, a child of the same parent, go on in a cgroup of version 2. This process waits for the end of
-/// the clone, and ends.
-fn go_on_as_clone_in(folder: &Path) -> io::Result<()> {
-    let cgroup = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+/// Clones this process, as a child of the same parent; into a cgroup of version 2, if there is one. Answers the clone's pidfd,
+/// and nothing in the clone.
+fn clone_into(cgroup: Option<&PathBuf>) -> io::Result<Option<OwnedFd>> {
+    let open = |folder| open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let cgroup = cgroup.map(open).transpose()?;
     let mut clone: RawFd = -1;
     // SAFETY: the structure is numbers, all of which may be zero.
     #[expect(unsafe_code, reason = "see above")]
-    let mut args: clone_args = unsafe { std::mem::zeroed() };
-    args.flags = (CLONE_PARENT | CLONE_PIDFD) as u64 | CLONE_INTO_CGROUP;
+    let mut args: clone_args = unsafe { mem::zeroed() };
+    args.flags = (CLONE_PARENT | CLONE_PIDFD) as u64;
     args.pidfd = (&raw mut clone) as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: without a stack of its own and without shared memory the clone is what fork(2) makes, and nothing of another
-    // thread can be missing in it, as there is none; the number is written to memory that lives through the call.
+    if let Some(cgroup) = &cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without shared memory and a stack of its own the clone is what fork(2) makes. Nothing of another thread can be
+    // missing in it, as there is none. What the C library's own function does besides is of no use here: it notes the
+    // thread's number, which libcontainer's clones of it do not either, and calls handlers, of which none is installed.
+    // The descriptor is written to memory that lives through the call.
     #[expect(unsafe_code, reason = "see above")]
     match unsafe { syscall(SYS_clone3, &raw mut args, size_of::<clone_args>()) } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(()),
-        _ => {
-            // SAFETY: the kernel has just installed the descriptor, and nobody else knows it.
-            #[expect(unsafe_code, reason = "see above")]
-            let clone = unsafe { OwnedFd::from_raw_fd(clone) };
-            let _ = poll(&mut [PollFd::new(&clone, PollFlags::IN)], None);
-            process::exit(0)
-        }
+        0 => Ok(None),
+        // SAFETY: the kernel has just installed the descriptor, and nobody else knows it.
+        #[expect(unsafe_code, reason = "see above")]
+        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(clone) })),
     }
-}
-
-fn ignore_moves(folders: &[PathBuf]) -> nix::Result<()> {
-    let unchanged = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)?;
-    let ignore = |folder: &PathBuf| {
-        mount(Some("/dev/null"), &folder.join("cgroup.procs"), unchanged, MsFlags::MS_BIND, unchanged)
-    };
-    folders.iter().try_for_each(ignore)
 }

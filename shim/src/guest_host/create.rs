@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use libcgroups::common::DEFAULT_CGROUP_ROOT;
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
@@ -56,35 +58,47 @@ pub(super) fn create(
     let [stdin, stdout, stderr] = streams;
     let executor = ContainerExecutor::of_container(program, Arc::clone(control));
     let bundle = bundle_for_libcontainer(&request.bundle, &spec, &cgroup)?;
+    let own_cgroup = Cgroup::of(&cgroup.folder)?;
+    let is_unnoticed = cgroup_entry::is_unnoticed(&spec, &root_of(&spec, &request.bundle)?);
     if let Some(scope) = &cgroup.scope {
         // With this process, as the container has none yet. The memory that it has is not moved.
         scope.start(format!("container {}", request.id), process::id())?;
-    } else if cgroup_entry::is_unnoticed(&spec, &root_of(&spec, &request.bundle)?) {
-        let cgroup = Cgroup::of(&cgroup.folder)?;
-        cgroup.make()?;
-        cgroup.enter()?;
+    } else if is_unnoticed {
+        own_cgroup.make()?;
     }
-    let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
-        .with_executor(executor)
-        .with_root_path(request.bundle.join(STATE_FOLDER))?
-        .with_console_socket(console.as_ref().map(Console::path))
-        .with_stdin(stdin)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .validate_id()?
-        .as_init(&bundle)
-        .as_sibling(true)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()?;
+    let state = request.bundle.join(STATE_FOLDER);
+    let console_socket = console.as_ref().map(|console| console.path().to_owned());
+    let build = || {
+        let container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+            .with_executor(executor)
+            .with_root_path(&state)?
+            .with_console_socket(console_socket)
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr)
+            .validate_id()?
+            .as_init(&bundle)
+            .as_sibling(true)
+            .with_systemd(false)
+            .with_detach(true)
+            .build()
+            .map_err(without_cleanup)?;
+        container.pid().context("libcontainer created a container without a process")
+    };
+    let pid = if is_unnoticed { own_cgroup.make_inside(build)? } else { build()? };
     // From libcontainer's view the container runs; its process waits for the shim's own word.
-    container.start()?;
+    Container::load(state.join(&request.id))?.start()?;
     if let Some(scope) = &cgroup.scope {
         scope.keep_limits(&Path::new(DEFAULT_CGROUP_ROOT).join(&cgroup.folder))?;
     }
-    let pid = container.pid().context("libcontainer created a container without a process")?;
     let terminal = console.map(|console| console.terminal(spec.process().as_ref(), &spec)).transpose()?;
     Ok(Created { pid: pid.as_raw(), terminal })
+}
+
+/// Why libcontainer could not create a container, and not that it could not clean up, which the shim does.
+fn without_cleanup(error: LibcontainerError) -> anyhow::Error {
+    let message = error.to_string();
+    anyhow!(message.split(". error during cleanup: ").next().unwrap_or_default().to_owned())
 }
 
 /// The bundle with what libcontainer is to be told in another way than by containerd.

@@ -59,19 +59,27 @@ pub(super) fn exec(
     // A compilation takes its time.
     ensure_running(container)?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    Cgroup::of(&CgroupPath::of(cgroups_path, &request.container_id)?.folder)?.enter()?;
-    let pid = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
-        .with_executor(executor)
-        .with_root_path(request.bundle.join(STATE_FOLDER))?
-        .with_console_socket(console.as_ref().map(Console::path))
-        .with_stdin(stdin)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .as_tenant()
-        .with_process(Some(read_only::path_of(&file)))
-        .as_sibling(true)
-        .with_detach(true)
-        .build()?;
+    let cgroup = Cgroup::of(&CgroupPath::of(cgroups_path, &request.container_id)?.folder)?;
+    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref());
+    let has_initial_affinity = affinity.is_some();
+    let state = request.bundle.join(STATE_FOLDER);
+    let console_socket = console.as_ref().map(|console| console.path().to_owned());
+    let build = || {
+        let builder = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
+            .with_executor(executor)
+            .with_root_path(state)?
+            .with_console_socket(console_socket)
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr)
+            .as_tenant()
+            .with_process(Some(read_only::path_of(&file)))
+            .as_sibling(true)
+            .with_detach(true);
+        Ok(builder.build()?)
+    };
+    // It holds until the process is in the cgroup, and may be of processors that are none of the container's.
+    let pid = if has_initial_affinity { build()? } else { cgroup.make_inside(build)? };
     let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose().inspect_err(|_| {
         // It runs by now, and nobody would know of it.
         let _ = kill(pid, Signal::SIGKILL);

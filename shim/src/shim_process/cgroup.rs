@@ -54,17 +54,6 @@ impl Cgroup {
         Ok(Self { path, unified, has_left_out: Once::new() })
     }
 
-    /// Has the kernel begin now with what a container's process would wait for when it is moved into its cgroup: some
-    /// milliseconds until every processor has noticed that there are moves (`cgroup_threadgroup_rwsem` in
-    /// kernel/cgroup/cgroup.c, a grace period of RCU). Others that follow need not wait. Only systemd moves it:
-    /// guest_host/cgroup_entry.rs.
-    pub(super) fn expect_move(&self) {
-        if self.is_systemds() {
-            // A move to where this process is already.
-            spawn_blocking(|| own_cgroup().map(|cgroup| Folder(cgroup).write("cgroup.procs", "0")));
-        }
-    }
-
     /// To be called before the container is made: from then on, what runs in it is the container's, and ends with it.
     ///
     /// # Errors
@@ -271,9 +260,24 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// This process's own, on cgroup v2.
+/// Has the kernel begin now with what a container's process waits for where it is moved into its cgroup by its number: a
+/// grace period of RCU, some 10 ms, until every processor has noticed that there are moves (`cgroup_threadgroup_rwsem` in
+/// kernel/cgroup/cgroup.c). Moves that follow need not wait.
+pub(super) fn expect_move() {
+    spawn_blocking(|| {
+        // A move to where this process is already.
+        if let Some(cgroup) = own_cgroup() {
+            let _ = Folder(cgroup).write("cgroup.procs", "0");
+        }
+    });
+}
+
+/// This process's own, in one of the hierarchies.
 fn own_cgroup() -> Option<PathBuf> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(Path::new(DEFAULT_CGROUP_ROOT).join(path))
+    let mut cgroups = cgroups.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+    cgroups.find_map(|(controllers, path)| {
+        let folder = Path::new(DEFAULT_CGROUP_ROOT).join(controllers).join(path);
+        folder.is_dir().then_some(folder)
+    })
 }

@@ -22,7 +22,7 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, expect_move};
 use super::launch::{Control, GuestHost};
 use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
@@ -92,7 +92,10 @@ impl Container {
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
         let cgroup = Cgroup::of(&spec, &id)?;
-        cgroup.expect_move();
+        // Others begin in their cgroup.
+        if cgroup.is_systemds() || spec.has_hooks_of_the_guest_host() {
+            expect_move();
+        }
         cgroup.ensure_unused()?;
         let poststop = Poststop::of(&spec, &id, &bundle);
         // Before the process exists: it may be gone before its pid is known.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxResources};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::poststop::Hook;
 
@@ -25,8 +25,11 @@ pub(super) struct Spec {
 
 /// The others are libcontainer's.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Hooks {
     poststop: Option<Vec<Hook>>,
+    prestart: Option<Vec<IgnoredAny>>,
+    create_runtime: Option<Vec<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +46,12 @@ impl Spec {
 
     pub(super) fn poststop(&self) -> &[Hook] {
         self.hooks.as_ref().and_then(|hooks| hooks.poststop.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether the guest host executes something on the node while it makes the container.
+    pub(super) fn has_hooks_of_the_guest_host(&self) -> bool {
+        let hooks = self.hooks.iter().flat_map(|hooks| [&hooks.prestart, &hooks.create_runtime]);
+        hooks.flatten().any(|hooks| !hooks.is_empty())
     }
 
     pub(super) fn cgroups_path(&self) -> Option<&Path> {
