@@ -9,7 +9,7 @@ DEBIAN_PACKAGES := busybox-static containerd containernetworking-plugins curl gc
   mmdebstrap pkg-config procps protobuf-compiler redis-server runc
 WASM_PACKAGES := clang libclang-rt-dev-wasm32 lld wasi-libc
 MACHINE_PACKAGES := e2fsprogs jq qemu-system-x86
-CGROUP2_TESTS := bad_input exec lifecycle limits systemd_cgroups
+CGROUP2_TESTS := exec lifecycle limits systemd_cgroups
 BENCH_PACKAGES := wrk
 KUBERNETES_PACKAGES := dpkg-dev etcd-server golang-go iptables openssl rsync
 NEWER_DEBIANS := trixie sid

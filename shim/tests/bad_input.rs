@@ -193,22 +193,6 @@ fn components_that_cannot_be_are_refused_with_all_their_faults() {
     node.assert_nothing_left();
 }
 
-#[test]
-fn a_create_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
-    let node = Node::start();
-    for name in ENGINES {
-        // Found out inside the namespaces, once there is a cgroup.
-        let impossible = "--mount=type=no-such-file-system,src=none,dst=/data";
-        let failed = node.run(&[&engine(name), impossible], HELLO, name, &["/hello.wasm", "echo", "hi"]);
-        failed.assert_refused(&["failed to prepare rootfs"]);
-        // The cgroup, which has to be removed, is the shim's.
-        assert!(!failed.stderr().contains("cleanup"), "{}", failed.stderr());
-        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
-        assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{name}: {}", run.stderr());
-    }
-    node.assert_nothing_left();
-}
-
 /// Whoever cleans up behind a container ends all that runs in its cgroup.
 #[test]
 fn a_cgroup_that_another_container_runs_in_is_refused_and_the_other_goes_on() {

@@ -153,6 +153,22 @@ fn a_shim_is_not_shut_down_while_it_creates_another_container() {
     node.assert_nothing_left();
 }
 
+#[test]
+fn a_create_that_fails_half_way_leaves_nothing_and_can_be_tried_again() {
+    let node = Node::start();
+    for name in ENGINES {
+        // Found out inside the namespaces, once there is a cgroup.
+        let impossible = "--mount=type=no-such-file-system,src=none,dst=/data";
+        let failed = node.run(&[&engine(name), impossible], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+        failed.assert_refused(&["failed to prepare rootfs"]);
+        // The cgroup, which has to be removed, is the shim's.
+        assert!(!failed.stderr().contains("cleanup"), "{}", failed.stderr());
+        let run = node.run(&[&engine(name)], HELLO, name, &["/hello.wasm", "echo", "hi"]);
+        assert_eq!((run.stdout().as_str(), run.status()), ("hi\n", 0), "{name}: {}", run.stderr());
+    }
+    node.assert_nothing_left();
+}
+
 /// As the kernel does it when memory is short: libcontainer has cloned the container's process, which waits for more.
 #[test]
 fn a_create_fails_when_its_guest_host_is_killed() {
