@@ -195,7 +195,7 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     node.assert_nothing_left();
 }
 
-/// The processes of that name whose parent is this one, and the cgroups of each.
+/// The processes of that name that run and whose parent is this one, and the cgroups of each.
 fn children(parent: i32, name: &str) -> Vec<(Pid, String)> {
     let processes = fs::read_dir("/proc").expect("a folder").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -203,6 +203,7 @@ fn children(parent: i32, name: &str) -> Vec<(Pid, String)> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line == format!("Name:\t{name}"))
             && status.lines().any(|line| line == format!("PPid:\t{parent}"))
+            && !status.lines().any(|line| line.starts_with("State:\tZ"))
     };
     let with_cgroups = |pid| Some((Pid::from_raw(pid), fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?));
     pids.filter(is_one).filter_map(with_cgroups).collect()

@@ -75,13 +75,16 @@ impl Cgroup {
 
     /// Has a process made by a clone of this one that is in the cgroup, as far as that is there, and in a mount namespace of its
     /// own. The clone has ended when this returns.
-    pub(super) fn make_inside(&self, process: impl FnOnce() -> anyhow::Result<Pid>) -> anyhow::Result<Pid> {
+    pub(super) fn make_inside(&self, make: impl FnOnce() -> anyhow::Result<Pid>) -> anyhow::Result<Pid> {
+        if self.unified && self.has_some_processors_only() {
+            return make();
+        }
         let folders = self.hierarchies.iter().map(|hierarchy| hierarchy.join(&self.path));
         let folders: Vec<_> = folders.filter(|folder| folder.exists()).collect();
         let (answer, answering) = protocol::pair()?;
         let Some(clone) = clone_into(folders.first().filter(|_| self.unified)).context("cannot enter the cgroup")?
         else {
-            let made = self.enter(&folders).and_then(|()| process());
+            let made = self.enter(&folders).and_then(|()| make());
             let made = made.map(|pid| FromGuestHost::Created { pid: pid.as_raw() });
             let _ = protocol::send_message(&answering, &made.unwrap_or_else(|error| FromGuestHost::failed(&error)));
             process::exit(0)
@@ -92,16 +95,27 @@ impl Cgroup {
         match protocol::receive_message(&answer) {
             Ok(Some(FromGuestHost::Created { pid })) => Ok(Pid::from_raw(pid)),
             Ok(Some(FromGuestHost::Failed { message })) => bail!(message),
-            _ => bail!("the process that was to make the container's was ended"),
+            _ => bail!("the process that was to make the container's was ended, perhaps for want of memory"),
         }
+    }
+
+    /// On cgroup v2, whether what runs in it may not use every processor and all memory: before Linux 6.3 and its corrections of
+    /// older kernels, that held only for those who were moved (`cpuset_fork` in kernel/cgroup/cpuset.c).
+    fn has_some_processors_only(&self) -> bool {
+        ["cpuset.cpus.effective", "cpuset.mems.effective"].iter().any(|name| {
+            let read = |folder: &Path| fs::read_to_string(folder.join(name)).ok();
+            let root = Path::new(DEFAULT_CGROUP_ROOT);
+            read(&root.join(&self.path)).is_some_and(|own| Some(own) != read(root))
+        })
     }
 
     /// Has this process, which has one thread, enter where it has not begun inside, and keeps libcontainer from moving processes,
     /// and from ending all of them when it fails.
     fn enter(&self, folders: &[PathBuf]) -> anyhow::Result<()> {
         let unchanged = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)?;
+        unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
+        mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)
+            .with_context(|| format!("cannot make {DEFAULT_CGROUP_ROOT} private"))?;
         for folder in folders {
             if !self.unified {
                 fs::write(folder.join("tasks"), "0")
@@ -109,7 +123,8 @@ impl Cgroup {
             }
             for file in ["cgroup.procs", "cgroup.kill"].map(|name| folder.join(name)) {
                 if file.exists() {
-                    mount(Some("/dev/null"), &file, unchanged, MsFlags::MS_BIND, unchanged)?;
+                    mount(Some("/dev/null"), &file, unchanged, MsFlags::MS_BIND, unchanged)
+                        .with_context(|| format!("cannot lay /dev/null over {}", file.display()))?;
                 }
             }
         }
@@ -117,22 +132,29 @@ impl Cgroup {
     }
 }
 
-/// Whether nobody can notice that a process is made inside. Hooks that are executed by who makes it would be inside as well. A
-/// container whose mounts are made of the node's cgroups would find `/dev/null` in them, and so would one without mounts
-/// of its own. One of other users cannot have a part of a mount alone that something lies over.
+/// Whether nobody can notice that a container's first process is made inside. Hooks that are executed by who makes it would be
+/// inside as well. A container whose mounts are made of the node's cgroups would find `/dev/null` in them. One of other users
+/// cannot have a part of a mount alone that something lies over. (Hooks of the kind `createContainer` run among the
+/// container's mounts, before those of the node are gone: they find `/dev/null` in its cgroup.)
 pub(super) fn is_unnoticed(spec: &Spec, root: &Path) -> bool {
-    let has = |kind| {
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        namespaces.is_some_and(|namespaces| namespaces.iter().any(|namespace| namespace.typ() == kind))
-    };
     let hooks = spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime()]);
     let cgroups = Path::new(DEFAULT_CGROUP_ROOT);
     let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
     let mut sources = sources.chain([root]).filter_map(|source| source.canonicalize().ok());
-    has(LinuxNamespaceType::Mount)
-        && !has(LinuxNamespaceType::User)
+    has_mounts_of_its_own(spec)
+        && !has_namespace(spec, LinuxNamespaceType::User)
         && hooks.flatten().all(Vec::is_empty)
         && !sources.any(|source| source.starts_with(cgroups) || cgroups.starts_with(source))
+}
+
+/// Without them, a process stays among the mounts of who made it.
+pub(super) fn has_mounts_of_its_own(spec: &Spec) -> bool {
+    has_namespace(spec, LinuxNamespaceType::Mount)
+}
+
+fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref());
+    namespaces.unwrap_or_default().iter().any(|namespace| namespace.typ() == kind)
 }
 
 fn hierarchies_v1() -> io::Result<Vec<PathBuf>> {

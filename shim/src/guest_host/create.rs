@@ -97,7 +97,7 @@ pub(super) fn create(
 
 /// Why libcontainer could not create a container, and not that it could not clean up, which the shim does.
 fn without_cleanup(error: LibcontainerError) -> anyhow::Error {
-    let message = error.to_string();
+    let message = format!("{:#}", anyhow::Error::from(error));
     anyhow!(message.split(". error during cleanup: ").next().unwrap_or_default().to_owned())
 }
 

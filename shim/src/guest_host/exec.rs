@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize as _;
 
 use super::GuestHost;
-use super::cgroup_entry::Cgroup;
+use super::cgroup_entry::{self, Cgroup};
 use super::confinement::Confinement;
 use super::console::Console;
 use super::container_config::exec_workload;
@@ -60,8 +60,9 @@ pub(super) fn exec(
     ensure_running(container)?;
     let cgroups_path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let cgroup = Cgroup::of(&CgroupPath::of(cgroups_path, &request.container_id)?.folder)?;
-    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref());
-    let has_initial_affinity = affinity.is_some();
+    // It holds until a move into the cgroup, and may be of processors that are none of the container's.
+    let first_affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref());
+    let is_moved = first_affinity.is_some() || !cgroup_entry::has_mounts_of_its_own(&spec);
     let state = request.bundle.join(STATE_FOLDER);
     let console_socket = console.as_ref().map(|console| console.path().to_owned());
     let build = || {
@@ -78,8 +79,7 @@ pub(super) fn exec(
             .with_detach(true);
         Ok(builder.build()?)
     };
-    // It holds until the process is in the cgroup, and may be of processors that are none of the container's.
-    let pid = if has_initial_affinity { build()? } else { cgroup.make_inside(build)? };
+    let pid = if is_moved { build()? } else { cgroup.make_inside(build)? };
     let terminal = console.map(|console| console.terminal(Some(&process), &spec)).transpose().inspect_err(|_| {
         // It runs by now, and nobody would know of it.
         let _ = kill(pid, Signal::SIGKILL);

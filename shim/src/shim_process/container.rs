@@ -92,7 +92,7 @@ impl Container {
         // Before there is anything to clean up: whoever does, ends all that runs in the cgroup.
         let spec = Spec::of(&bundle)?;
         let cgroup = Cgroup::of(&spec, &id)?;
-        // Others begin in their cgroup.
+        // Most others begin in their cgroup.
         if cgroup.is_systemds() || spec.has_hooks_of_the_guest_host() {
             expect_move();
         }
