@@ -17,6 +17,8 @@ use containerd_shim::protos::protobuf::Message as _;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::ttrpc::Code;
 use images::Image;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use support::events::Events;
 use support::task_client::{context, refusal};
 use support::{ENGINES, HELLO, Node, busybox, engine, guest, programs};
@@ -205,6 +207,8 @@ fn a_start_does_not_look_into_the_options_and_a_shim_without_containerd_leaves_n
     let bundle = tempfile::tempdir().expect("a bundle");
     let path = |name: &str| bundle.path().join(name);
     fs::write(path("config.json"), "{}").expect("a file");
+    // Nobody reads from it.
+    mkfifo(&path("log"), Mode::S_IRWXU).expect("a FIFO");
     let toml = b"SystemdCgroup = true\n";
     let length = u8::try_from(toml.len()).expect("a short text");
     let value = [&[(3 << 3) | 2, length], toml.as_slice()].concat();

@@ -3,14 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::fstat;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -209,12 +208,8 @@ fn parent_of(pid: i32) -> Option<u32> {
 
 /// Where the guest host logs to: the FIFO in the bundle of the sandbox, which is this process's working directory.
 fn log_of(bundle: &Path) -> Stdio {
-    let open = |path: &Path| {
-        // Without a reader, as long as containerd is away, another open would wait for one, and this process with it.
-        let flags = OFlags::NONBLOCK.bits().cast_signed();
-        stdio::blocking(fs::File::options().write(true).custom_flags(flags).open(path)?)
-    };
-    open(Path::new("log")).or_else(|_| open(&bundle.join("log"))).map_or_else(|_| Stdio::null(), Stdio::from)
+    let log = stdio::open_log(Path::new("log")).or_else(|_| stdio::open_log(&bundle.join("log")));
+    log.map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The shim of a sandbox: it serves the task API until it is shut down.
 
 use std::env;
-use std::fs::File;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -14,6 +14,7 @@ use containerd_shim::protos::ttrpc::r#async::transport::Listener;
 
 use super::publisher::Publisher;
 use super::socket::Socket;
+use super::stdio::open_log;
 use super::task_service::TaskService;
 use super::to_its_end::done_to_their_end;
 use super::{one_thread, reaper};
@@ -24,7 +25,7 @@ const EVENTS_ADDRESS: &str = "TTRPC_ADDRESS";
 
 pub(super) fn serve(flags: Flags, socket: Socket) -> anyhow::Result<()> {
     // containerd reads this FIFO of the bundle into its own log.
-    if let Ok(log) = File::options().write(true).open("log") {
+    if let Ok(log) = open_log(Path::new("log")) {
         logging::init(log, flags.debug);
     }
     let runtime = one_thread()?;

@@ -108,6 +108,13 @@ fn open_output(name: &str) -> anyhow::Result<(OwnedFd, Option<File>)> {
     Ok((blocking(write.open(path)?)?, Some(kept)))
 }
 
+/// Opens a log, which containerd reads from a FIFO. Without a reader, as long as containerd is away, that is an error: another open
+/// would wait for one, and this process with it.
+pub(super) fn open_log(path: &Path) -> io::Result<File> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    Ok(blocking(File::options().write(true).custom_flags(nonblocking).open(path)?)?.into())
+}
+
 /// The path of a plain name or of `file://`.
 fn local_path(name: &str) -> anyhow::Result<&Path> {
     match name.split_once("://") {
@@ -122,7 +129,7 @@ fn is_fifo(file: &File) -> io::Result<bool> {
 }
 
 /// A file that was opened without waiting for its other end, and will be waited for from now on.
-pub(super) fn blocking(file: File) -> io::Result<OwnedFd> {
+fn blocking(file: File) -> io::Result<OwnedFd> {
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file.into())
