@@ -120,6 +120,7 @@ fn a_linux_program_runs_in_the_namespaces_and_the_cgroup_of_the_guest() {
     }
     let [guest, own] = pids.map(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups"));
     assert_eq!(guest, own);
+    assert!(own.contains("/guest\n"), "{own}");
     let hierarchies: Vec<_> = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
     // Beside those of version 1 there may be one of version 2, without a name, and some that nobody limits.
     let is_limited = |controllers: &str| hierarchies.len() == 1 || ["memory", "pids", "cpuset"].contains(&controllers);

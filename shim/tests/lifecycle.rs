@@ -247,8 +247,8 @@ fn a_hook_runs_outside_of_the_container() {
     let node = Node::start();
     node.start_detached(&[], HELLO, "guest", &["/hello.wasm", "daemon"]);
     let told = node.containerd.folder().join("told");
-    let hooks = json!({"createRuntime": hook(&format!("cat /proc/self/cgroup > {0}; readlink /proc/self/ns/mnt >> {0}", told.display()))});
-    let request = bundle_with_hooks(&node, "guest", "hooked", &hooks);
+    let line = format!("(cat /proc/self/cgroup; readlink /proc/self/ns/mnt) > {}", told.display());
+    let request = bundle_with_hooks(&node, "guest", "hooked", &json!({"createRuntime": hook(&line)}));
     let client = node.task_client("guest");
     client.create(context(), &request).expect("a container");
     let told = fs::read_to_string(&told).expect("what the hook told");

@@ -67,12 +67,11 @@ pub(super) fn create(
         own_cgroup.make()?;
     }
     let state = request.bundle.join(STATE_FOLDER);
-    let console_socket = console.as_ref().map(|console| console.path().to_owned());
     let build = || {
         let container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
             .with_executor(executor)
             .with_root_path(&state)?
-            .with_console_socket(console_socket)
+            .with_console_socket(console.as_ref().map(Console::path))
             .with_stdin(stdin)
             .with_stdout(stdout)
             .with_stderr(stderr)

@@ -63,13 +63,11 @@ pub(super) fn exec(
     // It holds until a move into the cgroup, and may be of processors that are none of the container's.
     let first_affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref());
     let is_moved = first_affinity.is_some() || !cgroup_entry::has_mounts_of_its_own(&spec);
-    let state = request.bundle.join(STATE_FOLDER);
-    let console_socket = console.as_ref().map(|console| console.path().to_owned());
     let build = || {
         let builder = ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
             .with_executor(executor)
-            .with_root_path(state)?
-            .with_console_socket(console_socket)
+            .with_root_path(request.bundle.join(STATE_FOLDER))?
+            .with_console_socket(console.as_ref().map(Console::path))
             .with_stdin(stdin)
             .with_stdout(stdout)
             .with_stderr(stderr)

@@ -49,7 +49,7 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn now() -> Result<Self> {
         let stat = read("/proc/stat")?;
-        let processors = stat.lines().filter(|line| line.starts_with("cpu")).count() - 1;
+        let processors = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
         let all =
             stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line cpu in /proc/stat")?;
         let ticks = all.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().context("/proc/stat")?;
