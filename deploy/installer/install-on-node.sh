@@ -246,7 +246,7 @@ copy_program() {
   # Finds out here, not in a pod's events, that a library is missing.
   if ! "${node[@]}" "$seen$bin/.$1.new" -v >/dev/null; then
     rm "$new"
-    fail "this node cannot run $1 (its libraries: glibc, libgcc_s and libseccomp)"
+    fail "this node cannot run $1 (its libraries: glibc and libseccomp)"
   fi
   # Who runs the old one keeps it.
   mv "$new" "$root$bin/$1"

@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use containerd_shim::api::{
-    CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest, WaitRequest,
+    CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest, PidsRequest, StartRequest, StateRequest,
+    WaitRequest,
 };
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async;
@@ -136,6 +137,11 @@ fn the_processes_of_a_container_are_listed_with_their_exec_ids() {
     node.start_detached(&[], TOOLS, "guest", &["/hello.wasm", "daemon"]);
     node.add_exec("guest", "nap", &["/bin/busybox", "sleep", "1000"]).expect("a process to start");
     let pids = [node.pid("guest").cast_unsigned(), node.start_exec("guest", "nap").expect("a running process")];
+    let request = PidsRequest { id: "guest".to_owned(), ..PidsRequest::default() };
+    let processes = node.task_client("guest").pids(context(), &request).expect("a container").processes;
+    let mut all: Vec<_> = processes.iter().map(|process| process.pid).collect();
+    all.sort_unstable();
+    assert_eq!(all, pids, "and none of those that made them");
     let listed = node.ctr(&["task", "ps", "guest"]).stdout();
     let mut lines = listed.lines().skip(1).map(|line| line.split_once(char::is_whitespace).expect("two columns"));
     for (pid, expected) in pids.iter().zip(["-", "nap"]) {

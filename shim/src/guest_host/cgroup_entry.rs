@@ -4,8 +4,8 @@
 //! moves: a grace period of RCU, some 10 ms, unless there was a move just before (`cgroup_threadgroup_rwsem` in
 //! kernel/cgroup/cgroup.c). It does not for a thread that moves itself on cgroup v1 (`cgroup_procs_write_start` there, since
 //! Linux 5.5), nor for a process that begins in its cgroup on v2 (clone3(2), `CLONE_INTO_CGROUP`, since Linux 5.7). So
-//! libcontainer is called in a clone of the guest host that has come into the cgroup in one of these ways, and what it clones
-//! begins there. What it still writes, for a move that is none any more, goes to `/dev/null`.
+//! libcontainer is called by who has come into the cgroup in one of these ways, the guest host itself on v1 and a clone of it
+//! on v2, and what it clones begins there. What it still writes, for a move that is none any more, goes to `/dev/null`.
 
 use std::fs;
 use std::io;
@@ -73,18 +73,25 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Has a process made by a clone of this one that is in the cgroup, as far as that is there, and in a mount namespace of its
-    /// own. The clone has ended when this returns.
+    /// Has a process made from within the cgroup, as far as that is there, and from a mount namespace apart: by this process,
+    /// which stays there, on cgroup v1, and by a clone of it, which has ended when this returns, on v2.
     pub(super) fn make_inside(&self, make: impl FnOnce() -> anyhow::Result<Pid>) -> anyhow::Result<Pid> {
-        if self.unified && self.has_some_processors_only() {
-            return make();
-        }
         let folders = self.hierarchies.iter().map(|hierarchy| hierarchy.join(&self.path));
         let folders: Vec<_> = folders.filter(|folder| folder.exists()).collect();
+        if !self.unified {
+            for folder in &folders {
+                fs::write(folder.join("tasks"), "0")
+                    .with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
+            }
+            leave_cgroups_as_they_are(&folders)?;
+            return make();
+        }
+        if self.has_some_processors_only() {
+            return make();
+        }
         let (answer, answering) = protocol::pair()?;
-        let Some(clone) = clone_into(folders.first().filter(|_| self.unified)).context("cannot enter the cgroup")?
-        else {
-            let made = self.enter(&folders).and_then(|()| make());
+        let Some(clone) = clone_into(folders.first()).context("cannot enter the cgroup")? else {
+            let made = leave_cgroups_as_they_are(&folders).and_then(|()| make());
             let made = made.map(|pid| FromGuestHost::Created { pid: pid.as_raw() });
             let _ = protocol::send_message(&answering, &made.unwrap_or_else(|error| FromGuestHost::failed(&error)));
             process::exit(0)
@@ -108,36 +115,32 @@ impl Cgroup {
             read(&root.join(&self.path)).is_some_and(|own| Some(own) != read(root))
         })
     }
+}
 
-    /// Has this process, which has one thread, enter where it has not begun inside, and keeps libcontainer from moving processes,
-    /// and from ending all of them when it fails.
-    fn enter(&self, folders: &[PathBuf]) -> anyhow::Result<()> {
-        let unchanged = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
-        mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)
-            .with_context(|| format!("cannot make {DEFAULT_CGROUP_ROOT} private"))?;
-        for folder in folders {
-            if !self.unified {
-                fs::write(folder.join("tasks"), "0")
-                    .with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
-            }
-            for file in ["cgroup.procs", "cgroup.kill"].map(|name| folder.join(name)) {
-                if file.exists() {
-                    mount(Some("/dev/null"), &file, unchanged, MsFlags::MS_BIND, unchanged)
-                        .with_context(|| format!("cannot lay /dev/null over {}", file.display()))?;
-                }
+/// Keeps libcontainer, as this process and those that it clones have it, from moving processes into these cgroups, and from
+/// ending all that is there when it fails.
+fn leave_cgroups_as_they_are(folders: &[PathBuf]) -> anyhow::Result<()> {
+    let unchanged = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
+    mount(unchanged, DEFAULT_CGROUP_ROOT, unchanged, MsFlags::MS_REC | MsFlags::MS_PRIVATE, unchanged)
+        .with_context(|| format!("cannot make {DEFAULT_CGROUP_ROOT} private"))?;
+    for folder in folders {
+        for file in ["cgroup.procs", "cgroup.kill"].map(|name| folder.join(name)) {
+            if file.exists() {
+                mount(Some("/dev/null"), &file, unchanged, MsFlags::MS_BIND, unchanged)
+                    .with_context(|| format!("cannot lay /dev/null over {}", file.display()))?;
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Whether nobody can notice that a container's first process is made inside. Hooks that are executed by who makes it would be
-/// inside as well. A container whose mounts are made of the node's cgroups would find `/dev/null` in them. One of other users
+/// inside as well, those that follow its start too, as libcontainer's start is a part of the create. A container whose mounts are made of the node's cgroups would find `/dev/null` in them. One of other users
 /// cannot have a part of a mount alone that something lies over. (Hooks of the kind `createContainer` run among the
 /// container's mounts, before those of the node are gone: they find `/dev/null` in its cgroup.)
 pub(super) fn is_unnoticed(spec: &Spec, root: &Path) -> bool {
-    let hooks = spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime()]);
+    let hooks = spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime(), hooks.poststart()]);
     let cgroups = Path::new(DEFAULT_CGROUP_ROOT);
     let sources = spec.mounts().iter().flatten().filter_map(|mount| mount.source().as_deref());
     let mut sources = sources.chain([root]).filter_map(|source| source.canonicalize().ok());
@@ -209,8 +212,8 @@ fn make_v2(hierarchy: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Clones this process, as a child of the same parent; into a cgroup of version 2, if there is one. Answers the clone's pidfd,
-/// and nothing in the clone.
+/// Clones this process, as a child of the same parent; into a cgroup, if there is one. Answers the clone's pidfd, and nothing in
+/// the clone.
 fn clone_into(cgroup: Option<&PathBuf>) -> io::Result<Option<OwnedFd>> {
     let open = |folder| open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let cgroup = cgroup.map(open).transpose()?;

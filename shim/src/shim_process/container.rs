@@ -113,6 +113,7 @@ impl Container {
         drop(guest_streams);
         let created = async {
             let (pid, terminal) = await_creation(&guest_host).await?;
+            guest_host.has_ended().await;
             let handle = handle_of(pid).context("the container's process has ended")?;
             fs::write(bundle.join(PID_FILE), pid.to_string())?;
             Ok((pid, handle, OpenStreams::of(terminal, kept, &names)?))
@@ -202,6 +203,7 @@ impl Container {
                 return Err(error);
             }
         };
+        guest_host.has_ended().await;
         let streams = OpenStreams::of(terminal, kept, &process.streams).inspect_err(|_| {
             // Without its terminal, it is of no use.
             let _ = Signal::KILL.send(pid);

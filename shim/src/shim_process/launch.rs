@@ -95,7 +95,9 @@ impl GuestHost {
             message = self.control.receive() => message,
             () = self.has_ended() => match receive_with_descriptors(self.control.0.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    bail!("the guest host ended before it had made the process; its log is in containerd's")
+                    bail!(
+                        "the guest host ended before it had made the process, perhaps for want of memory; its log is in containerd's"
+                    )
                 }
                 message => told(message?),
             },
@@ -137,7 +139,8 @@ impl GuestHost {
         &self.control
     }
 
-    async fn has_ended(&self) {
+    /// Waits for its end, which follows once it has said that it made the process. Until then it may be in the container's cgroup.
+    pub(super) async fn has_ended(&self) {
         // It stays readable, as this takes nothing from it.
         let _ = self.process.readable().await;
     }
