@@ -77,15 +77,18 @@ test-one-engine: images postgresql ## Run every test with each engine alone (the
 .PHONY: test-cgroup2
 test-cgroup2: images ## Run the tests of cgroups in a virtual machine with cgroup v2 and systemd
 	@scripts/install-packages.sh $(MACHINE_PACKAGES)
-	cargo test --release --workspace --no-run --message-format=json-render-diagnostics \
-	  | jq --raw-output 'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
-	    --args $(CGROUP2_TESTS) | xargs scripts/test-cgroup2.sh
+	cargo test --release --workspace --no-run --message-format=json-render-diagnostics > $(TARGET_DIR)/tests.json
+	set -- $$(jq --raw-output \
+	    'select(.target.kind == ["test"]) | select(.target.name | IN($$ARGS.positional[])) | .executable' \
+	    --args $(CGROUP2_TESTS) < $(TARGET_DIR)/tests.json); \
+	  [ $$# = $(words $(CGROUP2_TESTS)) ] || { echo "of $(CGROUP2_TESTS) there are only: $$*" >&2; exit 1; }; \
+	  scripts/test-cgroup2.sh "$$@"
 
 # The two hundred runs are not about containerd.
 .PHONY: test-containerd-versions
 test-containerd-versions: images ## Run the end-to-end tests with the containerd of newer Debians
 	set -e; for suite in $(NEWER_DEBIANS); do \
-	  CONTAINERD_FOLDER=$$(scripts/fetch-containerd.sh $$suite) && export CONTAINERD_FOLDER; \
+	  CONTAINERD_FOLDER=$$(scripts/fetch-containerd.sh $$suite); export CONTAINERD_FOLDER; \
 	  $(CARGO_TEST) --workspace $(END_TO_END_TESTS) -- --skip two_hundred; \
 	done
 

@@ -5,7 +5,7 @@ set -euo pipefail
 
 target_dir=$1
 installer=$(dirname "$0")/../deploy/installer
-programs=(awk bash cat chmod cmp cp curl diff dirname grep head mkdir mv nsenter rm rmdir sed sleep)
+programs=(awk bash cat chmod cmp cp curl diff dirname flock grep head mkdir mv nsenter rm rmdir sed sleep)
 root=$(mktemp --directory)
 trap 'rm --recursive "$root"' EXIT
 

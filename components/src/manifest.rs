@@ -168,7 +168,13 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// The file may be an image's: it must be a regular one, and not larger than secrets may be together.
 fn text(file: &Path) -> io::Result<String> {
     let mut file = fs::File::options().read(true).custom_flags(NONBLOCK).open(file)?;
-    String::from_utf8(Budget::new().read(&mut file)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "not UTF-8"))
+    let mut text = String::from_utf8(Budget::new().read(&mut file)?)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "not UTF-8"))?;
+    // What some editors begin a file with.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    Ok(text)
 }
 
 fn read_text(file: &Path, text: &str, documents: &mut Documents, faults: &mut Faults) {

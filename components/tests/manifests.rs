@@ -51,6 +51,12 @@ fn faults(text: &str) -> Vec<String> {
     faults.to_string().replace(&prefix, "").lines().map(str::to_owned).collect()
 }
 
+#[test]
+fn a_file_may_begin_with_a_byte_order_mark() {
+    let components = load(&[("c.yaml", &format!("\u{feff}{CACHE}"))], &App::default()).expect("a component");
+    assert_eq!(names(&components), ["cache"]);
+}
+
 /// A type of a test's own.
 const OWN: Description = Description { about: "", fields: &[], without_effect: &[] };
 

@@ -324,20 +324,23 @@ uninstall() {
   done
 }
 
+usage="usage: ${0##*/} install --from DIR [--config FILE] [--root DIR] [--nsenter], or ${0##*/} uninstall [--root DIR] [--nsenter]"
 action=${1:-}
-[[ $action == install || $action == uninstall ]] || fail "what to do: install or uninstall"
+[[ $action == install || $action == uninstall ]] || fail "$usage"
 shift
 from='' config=''
 while [ $# -gt 0 ]; do
+  [[ $1 == --nsenter || $# -ge 2 ]] || fail "$1 needs a value; $usage"
   case $1 in
     --from) from=$2; shift ;;
     --config) config=$2; shift ;;
     --root) root=${2%/}; shift ;;
     --nsenter) node=(nsenter --target 1 --mount --) ;;
-    *) fail "unknown option $1" ;;
+    *) fail "unknown option $1; $usage" ;;
   esac
   shift
 done
 [ ${#node[@]} -gt 0 ] || seen=$root
-[ "$action" = uninstall ] || [ -n "$from" ] || fail "install needs --from"
+[ "$action" = uninstall ] || [ -n "$from" ] || fail "install needs --from; $usage"
+[ -z "$config" ] || [ -f "$config" ] || fail "--config $config: there is no such file"
 "$action"

@@ -9,6 +9,9 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 account=/var/run/secrets/kubernetes.io/serviceaccount
 installer=/install-on-node.sh
 on_node=(--root /host --nsenter)
+# The pod that installed last on this node, and a lock. A pod that another has followed, as after `kubectl delete pod --force`,
+# has no valid token any more, which looks like the end of the DaemonSet, and leaves the node to its successor.
+newest=/host/run/dapr-wasm.installer
 
 # api METHOD PATH [BODY]: the status of the answer in $status, its body in $answer.
 api() {
@@ -43,18 +46,27 @@ is_removed() {
   esac
 }
 
+lock() {
+  exec 9>>"$newest"
+  flock 9
+}
+
 end() {
   # The restart of containerd makes the kubelet send the signal once more.
   trap '' TERM
-  if is_removed; then
+  if is_removed && lock && [ "$(cat "$newest")" = "$HOSTNAME" ]; then
     label null || true
     "$installer" uninstall "${on_node[@]}"
+    rm "$newest"
   fi
   exit 0
 }
 
 trap end TERM
+lock
+echo "$HOSTNAME" >"$newest"
 "$installer" install "${on_node[@]}" --from /payload --config /config/config.yaml
+exec 9>&-
 label '"ready"'
 echo "The node $NODE_NAME runs pods of the runtime class dapr."
 : >/tmp/ready

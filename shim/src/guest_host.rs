@@ -45,6 +45,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdin, stderr, stdin};
 use rustix::thread::set_name;
 
+use crate::inheritance::end_with;
 use crate::logging;
 use crate::protocol::{self, FromGuestHost, Job, ReceivedJob};
 
@@ -94,14 +95,18 @@ impl GuestHost {
     }
 
     /// Serves the shim that executed this process, compiles on behalf of such a process, or prepares the modules of an
-    /// image for `dapr-wasm`.
+    /// image for `dapr-wasm` and tells it the names of the engines.
     pub fn main(self) -> ExitCode {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
-            ["serve", log_level] => self.serve_shim(log_level == "debug"),
+            ["serve", log_level, parent] => self.serve_shim(log_level == "debug", parent),
             ["compile", engine, max_memory_bytes, parent] => exit_code(self.compile(engine, max_memory_bytes, parent)),
             ["warm"] => exit_code(warm::warm(&self)),
+            ["engines"] => {
+                self.engines.iter().for_each(|engine| println!("{}", engine.name()));
+                ExitCode::SUCCESS
+            }
             ["-v" | "--version"] => {
                 println!("dapr-guest-host {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS
@@ -113,14 +118,16 @@ impl GuestHost {
         }
     }
 
-    fn serve_shim(mut self, debug: bool) -> ExitCode {
+    fn serve_shim(mut self, debug: bool, parent: &str) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
         // The shim left nothing else open (its `start`).
         self.opened = OpenFiles::now();
         let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
-        match self.make_process(&control) {
+        // Whoever cleans up behind a shim that was killed does not look for who would still make something.
+        let made = parent.parse().map_err(Into::into).and_then(end_with).and_then(|()| self.make_process(&control));
+        match made {
             Ok(Created { pid, terminal }) => {
                 let terminal: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
                 let _ = protocol::send_with_descriptors(&control, &FromGuestHost::Created { pid }, &terminal);

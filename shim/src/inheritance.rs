@@ -1,8 +1,11 @@
-//! What programs that are executed inherit.
+//! What programs that are executed inherit, and that they end with who executed them.
 
 use std::io;
 
+use anyhow::ensure;
+
 use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 /// Has no program that this process executes inherit what is open here above the standard streams: its own descriptors, and
 /// what whoever started containerd may have left open.
@@ -15,4 +18,14 @@ pub(crate) fn close_on_execution() -> io::Result<()> {
     #[expect(unsafe_code, reason = "see above")]
     let done = unsafe { syscall(SYS_close_range, first, last, flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has this process killed when its parent ends, until it clones itself or becomes another user.
+///
+/// # Errors
+/// The parent has ended before.
+pub(crate) fn end_with(parent: i32) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    ensure!(getppid() == Pid::from_raw(parent), "the parent has ended");
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::quantity;
@@ -54,6 +54,9 @@ impl Default for CompilerConfig {
     }
 }
 
+/// With less a compiler may fail before it can say so.
+const MIN_COMPILER_MEMORY: u64 = 64 << 20;
+
 /// Where the installer writes the configuration.
 const USUAL_PATH: &str = "/etc/dapr-wasm/config.yaml";
 
@@ -74,7 +77,21 @@ impl OperatorConfig {
 
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_yaml::from_str(&text)
-            .with_context(|| format!("{} is not a configuration of this runtime", path.display()))
+        let read = serde_yaml::from_str(&text).map_err(Into::into).and_then(Self::checked);
+        read.with_context(|| format!("{} is not a configuration of this runtime", path.display()))
+    }
+
+    /// Itself, where no value of it would keep every container from being created.
+    fn checked(self) -> anyhow::Result<Self> {
+        let paths = [
+            ("artifactCache.folder", Some(&self.artifact_cache.folder)),
+            ("components", self.components.as_ref()),
+            ("guestHost", self.guest_host.as_ref()),
+        ];
+        for (name, path) in paths {
+            ensure!(path.is_none_or(|path| path.is_absolute()), "{name}: not an absolute path");
+        }
+        ensure!(self.compiler.max_memory_bytes >= MIN_COMPILER_MEMORY, "compiler.maxMemoryBytes: less than 64Mi");
+        Ok(self)
     }
 }

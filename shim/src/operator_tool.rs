@@ -3,10 +3,11 @@
 mod cache;
 mod warm;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use engines::artifact_cache::ArtifactCache;
 
@@ -19,7 +20,7 @@ use crate::quantity;
 #[command(name = "dapr-wasm", version, disable_version_flag = true)]
 struct Arguments {
     /// Prints the version
-    #[arg(short = 'v', long, action = ArgAction::Version)]
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
     /// The operator's configuration of the runtime [default: /etc/dapr-wasm/config.yaml, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
@@ -79,6 +80,12 @@ struct Warm {
 pub fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(code) => code,
+        // Who reads has read enough.
+        Err(error)
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("dapr-wasm: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
@@ -90,11 +97,28 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let operator = configuration(arguments.config.as_deref())?;
     match arguments.command {
         Command::Config => {
-            print!("{}", serde_yaml::to_string(&operator)?);
+            io::stdout().write_all(serde_yaml::to_string(&complete(operator)?)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Cache(command) => look_after_cache(command, operator),
     }
+}
+
+/// The configuration with what it leaves out, where its guest host can be executed and has the engine that it names.
+fn complete(mut operator: OperatorConfig) -> anyhow::Result<OperatorConfig> {
+    let program = operator.guest_host_program()?;
+    let output = process::Command::new(&program).arg("engines").output();
+    let output = output.with_context(|| format!("guestHost: cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "guestHost: {} does not tell its engines", program.display());
+    let engines = String::from_utf8_lossy(&output.stdout);
+    let engines: Vec<_> = engines.lines().collect();
+    if let Some(name) = &operator.default_engine {
+        let known = engines.join(", ");
+        ensure!(engines.contains(&name.as_str()), "defaultEngine: unknown engine {name:?}; this runtime knows {known}");
+    }
+    operator.default_engine = operator.default_engine.or_else(|| Some((*engines.first()?).to_owned()));
+    operator.guest_host = Some(program);
+    Ok(operator)
 }
 
 fn look_after_cache(command: CacheCommand, operator: OperatorConfig) -> anyhow::Result<ExitCode> {

@@ -235,7 +235,17 @@ fn the_operator_s_configuration_can_be_checked() {
     let whole = text(&check("defaultEngine: wasmer\nartifactCache: {maxBytes: 4Gi}\n"));
     assert!(whole.contains("defaultEngine: wasmer\n") && whole.contains("maxBytes: 4294967296\n"), "{whole}");
     assert!(whole.contains("maxSeconds: 600\n"), "{whole}");
-    for (wrong, word) in [("defaultEngin: wasmer\n", "defaultEngine"), ("artifactCache: {maxBytes: 4GB}\n", "16Mi")] {
+    assert!(text(&check("")).contains("defaultEngine: wasmtime\n"));
+    for (wrong, word) in [
+        ("defaultEngin: wasmer\n", "defaultEngine"),
+        ("defaultEngine: wasmtim\n", "this runtime knows wasmtime, wasmer"),
+        ("guestHost: /nope\n", "cannot run /nope"),
+        ("guestHost: dapr-guest-host\n", "guestHost: not an absolute path"),
+        ("components: \"\"\n", "components: not an absolute path"),
+        ("artifactCache: {maxBytes: 4GB}\n", "16Mi"),
+        ("artifactCache: {folder: artifacts}\n", "artifactCache.folder: not an absolute path"),
+        ("compiler: {maxMemoryBytes: 4Mi}\n", "64Mi"),
+    ] {
         let refused = check(wrong);
         assert!(!refused.status.success() && text(&refused).contains(word), "{}", text(&refused));
     }

@@ -69,7 +69,11 @@ fn modules_that_cannot_run_are_refused_with_the_reason() {
 fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
     let node = Node::start();
     let module = || wat::parse_str(EMPTY_COMMAND).expect("text of a module");
-    let cases: [(&str, &str, &[&str]); 6] = [
+    let outside = node.containerd.folder().join("outside.wasm");
+    fs::write(&outside, module()).expect("a module on the node");
+    let outside = format!("{}{}", "/..".repeat(20), outside.display());
+    let leaves = format!("wasmPath: {outside}\ntrigger: command\n");
+    let cases: [(&str, &str, &[&str]); 7] = [
         (
             "key",
             "wasmPath: /app.wasm\ncomponentsPath: /components\n",
@@ -83,7 +87,8 @@ fn an_image_s_configuration_that_is_wrong_is_refused_with_the_reason() {
         ("yaml", "wasmPath: [", &["/config.yaml"]),
         ("trigger", "wasmPath: /app.wasm\ntrigger: carrier-pigeon\n", &["carrier-pigeon", "command, http, state"]),
         ("port", "wasmPath: /app.wasm\ntrigger: http\nport: 0\n", &["port 0"]),
-        ("outside", "wasmPath: /../../../../etc/hostname\ntrigger: command\n", &["/../../../../etc/hostname"]),
+        ("documents", "wasmPath: /app.wasm\n---\n", &["/config.yaml", "more than one document"]),
+        ("outside", &leaves, &[&outside]),
     ];
     for (name, config, words) in cases {
         let image = format!("localhost/test/config-{name}:1");

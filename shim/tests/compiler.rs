@@ -153,6 +153,12 @@ fn is_confined_compiler(process: &Path) -> bool {
     arguments.windows(16).any(|words| words == b"\0compile\0hostile") && status.contains("Seccomp:\t2")
 }
 
+fn parent_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("a parent");
+    parent.parse().expect("a number")
+}
+
 fn is_for(process: &Path, cache: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap_or_default();
@@ -177,6 +183,24 @@ fn nothing_is_compiled_for_a_client_that_has_gone() {
     }
     let deleted = node.node.ctr(&["container", "delete", "loop"]);
     assert_eq!(deleted.status(), 0, "{}", deleted.stderr());
+    node.node.assert_nothing_left();
+}
+
+#[test]
+fn nothing_is_compiled_or_made_for_a_shim_that_was_killed() {
+    let node = HostileNode::start("{}");
+    let image = node.image("loop");
+    let mut command = node.node.run_command(&[&node.config, &engine(ENGINE)], &image, "loop", &[]);
+    let ctr = command.stderr(Stdio::piped()).spawn().expect("ctr");
+    let compiler = confined_compiler(&node.node.containerd.folder().join("cache"));
+    let guest_host = parent_of(compiler);
+    let shim = parent_of(guest_host);
+    let [compiler, guest_host] = [compiler, guest_host].map(Watched::of);
+    kill(Pid::from_raw(shim), Signal::SIGKILL).expect("a shim");
+    guest_host.assert_ends();
+    compiler.assert_ends();
+    assert!(!ctr.wait_with_output().expect("its end").status.success());
+    node.node.ctr(&["container", "delete", "loop"]);
     node.node.assert_nothing_left();
 }
 

@@ -541,6 +541,30 @@ fn a_name_without_a_path_to_search_is_not_found_in_the_working_directory() {
     node.end("guest", "SIGKILL");
 }
 
+#[test]
+fn a_container_s_working_directory_is_made_and_a_process_s_must_be_there() {
+    let node = node();
+    let data = node.containerd.folder().join("data");
+    fs::create_dir(&data).expect("a folder");
+    let volume = format!("--mount=type=bind,src={},dst=/data,options=rbind:rw", data.display());
+    for (name, runtime) in [("ours", &[][..]), ("runc", &["--runtime", "io.containerd.runc.v2"])] {
+        for folder in ["/made/here", "/data/inside"] {
+            let cwd = format!("--cwd={folder}");
+            let run = node.run(&[runtime, &[&cwd, &volume]].concat(), TOOLS, name, &["/bin/busybox", "pwd"]);
+            assert_eq!(run.stdout(), format!("{folder}\n"), "{name}: {}", run.stderr());
+        }
+        fs::remove_dir(data.join("inside")).expect("a folder in the volume");
+    }
+    let run = node.run(&["--cwd=/hello.wasm"], TOOLS, "file", &["/bin/busybox", "pwd"]);
+    run.assert_refused(&["working directory /hello.wasm", "Not a directory"]);
+    node.start_detached(&["--cwd=/made/here"], TOOLS, "guest", &["/hello.wasm", "daemon"]);
+    let process = json!({"args": ["/bin/busybox", "pwd"], "cwd": "/nowhere", "user": {"uid": 0, "gid": 0}});
+    node.add_process("guest", "lost", &process).expect("a process to start");
+    let (_, message) = node.start_exec("guest", "lost").expect_err("nowhere to begin");
+    assert!(message.contains("working directory /nowhere: No such file or directory"), "{message}");
+    node.end("guest", "SIGKILL");
+}
+
 /// From a folder of the node's `/proc`, whoever may follow the links in it comes to every file of the node.
 #[test]
 fn no_process_with_a_guest_has_a_way_to_the_processes_of_the_node() {

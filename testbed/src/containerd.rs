@@ -263,15 +263,21 @@ impl Containerd {
         found
     }
 
-    /// Shims, which have containerd's address among their arguments, and what runs in the cgroups of containers.
+    /// Shims, which have containerd's address among their arguments, what runs in the cgroups of containers, and who has files
+    /// of the folder open, as guest hosts have a log.
     pub fn processes(&self) -> Vec<i32> {
         let address = self.address().display().to_string();
         let cgroup = format!("/{}/", self.cgroup);
-        let daemon = i32::try_from(self.daemon().id()).ok();
-        let is_ours = |&pid: &i32| {
-            Some(pid) != daemon
-                && (arguments(pid).contains(&address)
-                    || fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&cgroup)))
+        let others = [self.daemon().id(), process::id()].map(u32::cast_signed);
+        let has_its_files = |pid: &i32| {
+            let mut files = entries(Path::new(&format!("/proc/{pid}/fd"))).filter_map(|file| fs::read_link(file).ok());
+            files.any(|file| file.starts_with(self.folder()))
+        };
+        let is_ours = |pid: &i32| {
+            !others.contains(pid)
+                && (arguments(*pid).contains(&address)
+                    || fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(&cgroup))
+                    || has_its_files(pid))
         };
         entries(Path::new("/proc"))
             .filter_map(|path| path.file_name()?.to_str()?.parse().ok())

@@ -602,6 +602,19 @@ fn a_configuration_that_the_runtime_does_not_understand_stays_away() {
 }
 
 #[test]
+fn a_configuration_that_is_not_there_does_not_take_the_place_of_one_that_is() {
+    let node = Node::with_config(V1_7, OF_DEBIAN);
+    let config = node.folder.path().join("config.yaml");
+    fs::write(&config, "defaultEngine: wasmer\n").expect("configuration");
+    let install = |file: &Path| node.try_install(&["--config", file.to_str().expect("UTF-8")]);
+    assert!(install(&config).status.success());
+    let refused = install(&node.folder.path().join("confg.yaml"));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && message.contains("confg.yaml: there is no such file"), "{message}");
+    assert_eq!(node.read("etc/dapr-wasm/config.yaml"), "defaultEngine: wasmer\n");
+}
+
+#[test]
 fn a_running_shim_keeps_its_program_when_a_new_one_is_installed() {
     let node = Node::with_config(V1_7, OF_DEBIAN);
     node.install();

@@ -47,7 +47,7 @@ impl InstallerPod {
     fn start(label: &str, daemon_set: &str) -> Self {
         let root = TempDir::new().expect("temporary folder");
         let path = |path: &str| root.path().join(path);
-        for folder in ["dev", "tmp", "usr", "stubs", "var/run/secrets/kubernetes.io/serviceaccount"] {
+        for folder in ["dev", "host/run", "tmp", "usr", "stubs", "var/run/secrets/kubernetes.io/serviceaccount"] {
             fs::create_dir_all(path(folder)).expect("folder");
         }
         for folder in ["bin", "lib", "lib64"] {
@@ -171,4 +171,13 @@ fn the_end_of_the_pod_alone_leaves_the_node_as_it_is() {
         assert!(pod.end().success(), "{daemon_set}");
         assert_eq!(pod.asked()[2..], [format!("GET {DAEMON_SET}")], "{daemon_set}");
     }
+}
+
+/// Its token is not valid any more, as that of a pod that was deleted by force.
+#[test]
+fn a_pod_that_another_has_followed_leaves_the_node_to_it() {
+    let mut pod = InstallerPod::started("{}\n200", "{\"reason\": \"Unauthorized\"}\n401");
+    fs::write(pod.path("host/run/dapr-wasm.installer"), "node-installer-follower\n").expect("its name");
+    assert!(pod.end().success());
+    assert_eq!(pod.asked()[2..], [format!("GET {DAEMON_SET}")]);
 }

@@ -86,6 +86,9 @@ struct ImageConfig {
     instances: Option<String>,
 }
 
+/// What some editors begin a file in UTF-8 with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// What makes a `/config.yaml` this runtime's. One with neither is the guest's own, and nothing else of it is looked at.
 const MARKS: [&str; 2] = ["wasmPath", "trigger"];
 
@@ -98,13 +101,10 @@ impl ImageConfig {
         };
         let text = read_text(file).context("cannot read the image's /config.yaml")?;
         let Some(text) = text else { return Ok(None) };
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
         let invalid = "the image's /config.yaml is not valid";
         // Whether it is this runtime's is known only once it was parsed.
-        if is_ours(&text).context(invalid)? {
-            serde_yaml::from_slice(&text).map(Some).context(invalid)
-        } else {
-            Ok(None)
-        }
+        if is_ours(text).context(invalid)? { serde_yaml::from_slice(text).map(Some).context(invalid) } else { Ok(None) }
     }
 }
 
@@ -123,9 +123,10 @@ fn is_ours(text: &[u8]) -> serde_yaml::Result<bool> {
     for document in Deserializer::from_slice(text) {
         IgnoredAny::deserialize(document)?;
     }
-    // YAML that is no such mapping, or more than one document, is the guest's own.
-    let keys = serde_yaml::from_slice::<BTreeMap<String, Option<IgnoredAny>>>(text).unwrap_or_default();
-    Ok(MARKS.iter().any(|&mark| matches!(keys.get(mark), Some(Some(_)))))
+    // YAML that is no such mapping is the guest's own.
+    let keys = |document| BTreeMap::<String, Option<IgnoredAny>>::deserialize(document).unwrap_or_default();
+    let mut documents = Deserializer::from_slice(text).map(keys);
+    Ok(documents.any(|keys| MARKS.iter().any(|&mark| matches!(keys.get(mark), Some(Some(_))))))
 }
 
 /// Finds out what the container of a spec is to run.
@@ -254,6 +255,8 @@ fn wasm_config(
             ANNOTATIONS.join(", ")
         );
     }
+    let components = annotation(annotations, "components").map(PathBuf::from);
+    ensure!(components.as_deref() != Some(Path::new("")), "annotation {PREFIX}components is empty, not a path");
     match args.first_mut() {
         Some(name) => *name = EntryPoint::parse(name).path.to_string_lossy().into_owned(),
         None => args.push(module.to_string_lossy().into_owned()),
@@ -263,7 +266,7 @@ fn wasm_config(
         image: annotations.get("io.kubernetes.cri.image-name").cloned(),
         trigger,
         engine: annotation(annotations, "engine").map(str::to_owned),
-        components: annotation(annotations, "components").map(PathBuf::from).or(image_components),
+        components: components.or(image_components),
         app: app(annotations)?,
         args,
     })
@@ -293,7 +296,7 @@ struct EntryPoint {
 impl EntryPoint {
     fn parse(argument: &str) -> Self {
         match argument.split_once('#') {
-            Some((path, function)) if path.ends_with(".wasm") => {
+            Some((path, function)) if path.ends_with(".wasm") && !function.is_empty() => {
                 Self { path: path.into(), function: Some(function.to_owned()) }
             }
             _ => Self { path: argument.into(), function: None },
@@ -341,23 +344,29 @@ mod tests {
             "text",
             "- wasmPath: /app.wasm\n- trigger: http\n",
             "a: 1\n---\nb: 2\n",
-            "wasmPath: /app.wasm\n---\nwasmPath: /app.wasm\n",
             "wasmPath:\ntrigger: ~\n",
             "[a, b]: c\n1: 2\n",
-            "!tag {wasmPath: 1}\n---\n...\n",
+            "!tag {other: 1}\n---\n...\n",
         ];
         for text in own {
             assert!(image_config(text).unwrap().is_none(), "{text:?}");
         }
         assert!(image_config("wasmPath: /app.wasm\n").unwrap().is_some());
         assert!(image_config("---\ntrigger: http\n...\n").unwrap().is_some());
+        assert!(image_config("\u{feff}trigger: http\r\n").unwrap().is_some());
     }
 
     #[test]
     fn what_is_no_yaml_or_has_our_marks_and_more_is_an_error() {
-        for text in
-            ["a: [", "a: b: c\n", "a: 1\n---\n]\n", "wasmPath: /app.wasm\nother: 1\n", "trigger: a\ntrigger: b\n"]
-        {
+        for text in [
+            "a: [",
+            "a: b: c\n",
+            "a: 1\n---\n]\n",
+            "wasmPath: /app.wasm\nother: 1\n",
+            "trigger: a\ntrigger: b\n",
+            "wasmPath: /app.wasm\n---\n",
+            "a: 1\n---\nwasmPath: /app.wasm\n",
+        ] {
             let error = image_config(text).unwrap_err().to_string();
             assert_eq!(error, "the image's /config.yaml is not valid", "{text:?}");
         }

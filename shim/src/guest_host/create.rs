@@ -12,7 +12,7 @@ use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use super::GuestHost;
 use super::cgroup_entry::{self, Cgroup};
@@ -52,6 +52,10 @@ pub(super) fn create(
         .made_of(&request.rootfs);
     let workload = workload(&spec, &rootfs)?;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
+    if let Some(directory) = spec.process().as_ref().map(Process::cwd) {
+        let made = rootfs.make_folder(directory);
+        made.with_context(|| format!("cannot make the working directory {}", directory.display()))?;
+    }
     drop(rootfs);
     let console = Console::of(spec.process().as_ref(), &request.bundle)?;
     standard_streams::give(&streams, spec.process().as_ref(), &spec);

@@ -45,6 +45,8 @@ pub(super) fn exec(
     let rootfs = Rootfs::open_root(&root, &[])?;
     ensure_running(container)?;
     let mut process = Process::deserialize(&request.process).context("the process is not one of OCI's")?;
+    let working_directory = rootfs.ensure_folder(process.cwd());
+    working_directory.with_context(|| format!("cannot enter the working directory {}", process.cwd().display()))?;
     let workload = exec_workload(&spec, &process, &rootfs)?;
     let console = Console::of(Some(&process), &request.bundle)?;
     standard_streams::give(&streams, Some(&process), &spec);

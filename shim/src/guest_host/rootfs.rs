@@ -1,16 +1,17 @@
 //! The container's root, as seen from outside: the image decides every path and link in it, and none leads out.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Context as _;
 use engines::artifact_cache::ModuleFile;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2};
 use rustix::io::Errno;
 
 use super::devices::is_bind;
@@ -31,6 +32,7 @@ pub(super) struct Rootfs {
 struct Volume {
     destination: PathBuf,
     source: PathBuf,
+    read_only: bool,
 }
 
 impl Volume {
@@ -59,7 +61,9 @@ impl Rootfs {
         let root = root.with_context(|| format!("cannot open the container's root {}", path.display()))?;
         let volumes = mounts.iter().filter(|mount| is_bind(mount)).filter_map(|mount| {
             let (destination, source) = (mount.destination().clone(), mount.source().clone()?);
-            Some(Volume { destination, source })
+            let mut options = mount.options().iter().flatten();
+            let read_only = options.any(|option| ["ro", "rro"].contains(&option.as_str()));
+            Some(Volume { destination, source, read_only })
         });
         let volumes: Vec<Volume> = volumes.collect();
         volumes.iter().try_for_each(Volume::ensure_present)?;
@@ -74,21 +78,58 @@ impl Rootfs {
     /// Opens a regular file for reading. The path is the container's: absolute or not, it starts at its root, and
     /// neither `..` nor a link leaves it, nor the volume that it is in.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
-        let path = Path::new("/").join(path);
-        let found = match self.volume_of(&path) {
-            None => find_inside(&self.root, &path)?,
-            // Whoever made the spec names it, not the image.
-            Some(Volume { destination, source }) if path == *destination => open(source, finding(), Mode::empty())?,
-            Some(Volume { destination, source }) => {
-                let rest = path.strip_prefix(destination).map_err(io::Error::other)?;
-                find_inside(&open_folder(source)?, rest)?
-            }
-        };
+        let found = self.find(path)?;
         // Opening a device does something to it, even where nothing is read: a watchdog begins to count.
         if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         File::open(path_of(&found))
+    }
+
+    /// Whether there is a folder, at a path as that of [`open`](Self::open).
+    pub(super) fn ensure_folder(&self, path: &Path) -> io::Result<()> {
+        match FileType::from_raw_mode(fstat(self.find(path)?)?.st_mode) {
+            FileType::Directory => Ok(()),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    /// Makes a folder where there is none, and those that it is in, as runc does for a working directory.
+    pub(super) fn make_folder(&self, path: &Path) -> io::Result<()> {
+        let mut folder = PathBuf::from("/");
+        for part in path.components().filter(|part| *part != Component::RootDir) {
+            let around = folder.clone();
+            folder.push(part);
+            match self.find(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_in(&around, part.as_os_str())?,
+                found => drop(found?),
+            }
+        }
+        self.ensure_folder(&folder)
+    }
+
+    fn make_in(&self, around: &Path, name: &OsStr) -> io::Result<()> {
+        if self.volume_of(around).is_some_and(|volume| volume.read_only) {
+            return Err(Errno::ROFS.into());
+        }
+        match mkdirat(self.find(around)?, name, Mode::from_raw_mode(0o755)) {
+            // Another container of the volume was first, or it is a link to nothing.
+            Err(Errno::EXIST) => Ok(()),
+            made => Ok(made?),
+        }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        let path = Path::new("/").join(path);
+        match self.volume_of(&path) {
+            None => Ok(find_inside(&self.root, &path)?),
+            // Whoever made the spec names it, not the image.
+            Some(volume) if path == volume.destination => Ok(open(&volume.source, finding(), Mode::empty())?),
+            Some(volume) => {
+                let rest = path.strip_prefix(&volume.destination).map_err(io::Error::other)?;
+                Ok(find_inside(&open_folder(&volume.source)?, rest)?)
+            }
+        }
     }
 
     /// Who a file is that was [opened](Self::open) at this path; `None`: it must be read to know that, because it is in
@@ -164,5 +205,28 @@ mod tests {
             let rootfs = Rootfs::open_root(root.path(), &[mount]).unwrap();
             assert!(rootfs.open(Path::new("/volume/file")).is_ok(), "{kind} {option}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_made_in_the_root_or_a_volume_and_nowhere_else() {
+        let [root, volume, node] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(node.path(), root.path().join("out")).unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        let [writable, fixed] = [("/data", "rbind"), ("/fixed", "ro")].map(|(destination, option)| {
+            let mount = MountBuilder::default().typ("bind").options([option.to_owned()]);
+            mount.source(volume.path()).destination(destination).build().unwrap()
+        });
+        let rootfs = Rootfs::open_root(root.path(), &[writable, fixed]).unwrap();
+        let make = |path: &str| rootfs.make_folder(Path::new(path)).map_err(|error| error.kind());
+        for path in ["/", "/work/deep", "/work/deep", "/data/inside", "../../above"] {
+            assert_eq!(make(path), Ok(()), "{path}");
+        }
+        assert!(root.path().join("work/deep").is_dir() && root.path().join("above").is_dir());
+        assert!(volume.path().join("inside").is_dir());
+        assert_eq!(make("/fixed/new"), Err(io::ErrorKind::ReadOnlyFilesystem));
+        assert_eq!(make("/fixed/inside"), Ok(()));
+        assert_eq!(make("/file/below"), Err(io::ErrorKind::NotADirectory));
+        assert!(make("/out/escaped").is_err());
+        assert_eq!(fs::read_dir(node.path()).unwrap().count(), 0);
     }
 }

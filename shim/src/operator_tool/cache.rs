@@ -1,5 +1,6 @@
 //! The commands on the artifact cache alone.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -14,11 +15,12 @@ const DIGITS: usize = 12;
 
 pub(super) fn list(cache: &ArtifactCache) -> anyhow::Result<ExitCode> {
     let artifacts = cache.list()?;
-    println!("{:12} {:DIGITS$} {:>10} {:19} NAME", "ENGINE", "MODULE", "SIZE", "LAST USE (UTC)");
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:12} {:DIGITS$} {:>10} {:19} NAME", "ENGINE", "MODULE", "SIZE", "LAST USE (UTC)")?;
     for artifact in &artifacts {
         let Listed { engine, module, length, last_use, .. } = artifact;
         let (module, size, last_use) = (digits(module), megabytes(*length), utc(*last_use));
-        println!("{engine:12} {module:DIGITS$} {size:>10} {last_use:19} {}", name(artifact));
+        writeln!(out, "{engine:12} {module:DIGITS$} {size:>10} {last_use:19} {}", name(artifact))?;
     }
     Ok(ExitCode::SUCCESS)
 }

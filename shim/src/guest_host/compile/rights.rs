@@ -3,12 +3,13 @@
 use std::fs;
 use std::process;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use rustix::fs::{Gid, Uid};
-use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
-use rustix::process::{getppid, set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::inheritance::end_with;
 
 /// No user of a node has these numbers: they are above those that are given to people, services and containers.
 /// With its process id added, each compiler is a user of its own, so that its threads alone count.
@@ -68,8 +69,7 @@ pub(super) fn give_up(max_memory_bytes: u64, parent: i32) -> anyhow::Result<()> 
         .context("cannot become a user without rights")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Forgotten at a change of the user.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    ensure!(getppid() == Pid::from_raw(parent), "nobody waits for the compiler any more");
+    end_with(parent).context("nobody waits for the compiler any more")?;
     set_no_new_privs(true)?;
     filter().and_then(|filter| filter.load()).context("cannot load the compiler's seccomp filter")
 }
