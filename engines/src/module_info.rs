@@ -199,7 +199,10 @@ fn known_functions() -> BTreeMap<(&'static str, &'static str), Option<String>> {
 
 fn known_imports() -> String {
     let dapr = host_functions().iter().map(|function| format!("{}.{}", function.interface, function.name));
-    std::iter::once(format!("{}.*", wasi_preview1::MODULE)).chain(dapr).collect::<Vec<_>>().join(", ")
+    std::iter::once(format!("{}.* (WASI's own functions)", wasi_preview1::MODULE))
+        .chain(dapr)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn core_name(core: &CoreType) -> String {

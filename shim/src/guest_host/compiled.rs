@@ -74,7 +74,8 @@ fn open_cache(config: &ArtifactCacheConfig) -> Option<ArtifactCache> {
     match ArtifactCache::open(&config.folder, config.max_bytes) {
         Ok(cache) => Some(cache),
         Err(error) => {
-            tracing::warn!(%error, "no artifact cache: the module is compiled for this container alone");
+            let folder = config.folder.display();
+            tracing::warn!(%folder, %error, "no artifact cache: the module is compiled for this container alone");
             None
         }
     }

@@ -10,6 +10,7 @@ use host_abi::canonical::ByteChunks;
 use host_abi::http::{HttpClient, HttpError, Method, Request, Response};
 use http::Uri;
 use http::header::{CONTENT_LENGTH, HeaderName};
+use http::uri::Authority;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -38,10 +39,10 @@ impl HttpCaller {
         Self { client: client.build_http() }
     }
 
-    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, HttpError> {
-        let response = self.client.request(request).await.map_err(|error| failed(&error))?;
+    async fn exchange(&self, request: http::Request<Full<Bytes>>) -> Result<Response, Box<dyn Error + Send + Sync>> {
+        let response = self.client.request(request).await?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| failed(&*error))?;
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await?;
         let headers = guest_headers(&parts.headers).collect();
         Ok(Response { status: parts.status.as_u16(), headers: Some(headers), body: Some(body.to_bytes()) })
     }
@@ -51,17 +52,22 @@ impl HttpCaller {
 impl HttpClient for HttpCaller {
     async fn send(&self, request: Request) -> Result<Response, HttpError> {
         let request = to_network(request)?;
-        timeout(TIMEOUT, self.exchange(request)).await.map_err(|elapsed| failed(&elapsed))?
+        let host = request.uri().authority().cloned();
+        let host = host.as_ref().map_or("", Authority::as_str);
+        match timeout(TIMEOUT, self.exchange(request)).await {
+            Ok(exchanged) => exchanged.map_err(|error| failed(host, &*error)),
+            Err(elapsed) => Err(failed(host, &elapsed)),
+        }
     }
 }
 
 /// The guest learns that a request failed; why, the node's log has, once a second at most.
-fn failed(error: &(dyn Error + 'static)) -> HttpError {
+fn failed(host: &str, error: &(dyn Error + 'static)) -> HttpError {
     static WARNING: OnceASecond = OnceASecond::new();
     if WARNING.is_due() {
         let causes = iter::successors(Some(error), |&error| error.source()).map(ToString::to_string);
         let error = causes.collect::<Vec<_>>().join(": ");
-        tracing::warn!(error, "a guest's own request failed");
+        tracing::warn!(host, error, "a guest's own request failed");
     }
     HttpError::RequestError
 }

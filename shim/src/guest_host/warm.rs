@@ -45,7 +45,7 @@ pub(super) fn warm(guest_host: &GuestHost) -> anyhow::Result<()> {
         }
         ready += usize::from(all);
     }
-    ensure!(ready > 0, "none of the modules in {} can run", request.image);
+    ensure!(ready > 0, "none of the modules in {} is in the cache for all of the engines", request.image);
     Ok(())
 }
 
