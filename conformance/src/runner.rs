@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::env;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -28,7 +29,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) program: Program,
     /// A program that the machine may lack.
-    needs: Option<&'static str>,
+    needs: Option<PathBuf>,
     body: Arc<Body>,
 }
 
@@ -55,7 +56,7 @@ impl Case {
     }
 
     /// Skips the case on a machine that has no such program.
-    pub(crate) fn needs(mut self, program: Option<&'static str>) -> Self {
+    pub(crate) fn needs(mut self, program: Option<PathBuf>) -> Self {
         self.needs = program;
         self
     }
@@ -67,8 +68,8 @@ impl Case {
     /// Runs on all engines side by side: what one does to the process must not trouble another. The answer has their
     /// order.
     pub(crate) fn run(&self, engines: &[Arc<EngineUnderTest>], expected: &[ExpectedFailure]) -> Vec<Run> {
-        if let Some(program) = self.needs.filter(|program| !is_installed(program)) {
-            let outcome = Outcome::Skipped(format!("{program} is not installed"));
+        if let Some(program) = self.needs.as_ref().filter(|program| !is_installed(program)) {
+            let outcome = Outcome::Skipped(format!("{} is not installed", program.display()));
             let skipped = |engine: &Arc<EngineUnderTest>| Run::new(engine.name(), outcome.clone(), Duration::ZERO);
             return engines.iter().map(skipped).collect();
         }
@@ -125,7 +126,7 @@ fn panic_message(payload: Box<dyn Any + Send>) -> Option<String> {
     text.or_else(|| payload.downcast_ref::<String>().cloned())
 }
 
-fn is_installed(program: &str) -> bool {
+fn is_installed(program: &Path) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn a_case_whose_program_is_missing_is_skipped() {
         let engines: Vec<_> = engines::built_in().into_iter().map(EngineUnderTest::new).map(Arc::new).collect();
-        let case = Case::new("group", "name", NOTHING, async |_| bail!("it ran")).needs(Some("no-such-program"));
+        let case = Case::new("group", "name", NOTHING, async |_| bail!("it ran")).needs(Some("no-such-program".into()));
         let skipped = Outcome::Skipped("no-such-program is not installed".to_owned());
         assert!(case.run(&engines, &[]).iter().all(|run| run.outcome == skipped));
     }

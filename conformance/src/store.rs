@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use components::{App, Registry};
 use host_abi::error::ErrorClass;
 use host_abi::state::StateStore;
 use tempfile::TempDir;
-use testbed::postgresql::PostgresqlServer;
+use testbed::postgresql::{self, PostgresqlServer};
 use testbed::redis::RedisServer;
 
 use crate::dapr::Dapr;
@@ -46,12 +47,12 @@ impl StoreKind {
     }
 
     /// The program that a store of this kind needs.
-    pub(crate) fn server(self) -> Option<&'static str> {
+    pub(crate) fn server(self) -> Option<PathBuf> {
         match self {
             Self::InMemory | Self::Sqlite => None,
-            Self::Redis => Some("redis-server"),
-            // Where Debian has it, which is not among the folders of commands.
-            Self::Postgresql => Some("/usr/lib/postgresql/15/bin/postgres"),
+            Self::Redis => Some("redis-server".into()),
+            // Where Debian has it is not among the folders of commands.
+            Self::Postgresql => Some(postgresql::programs().unwrap_or_default().join("postgres")),
         }
     }
 }

@@ -17,6 +17,7 @@ fn every_engine_conforms() {
     assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
     let totals: Vec<_> = report.lines().last().unwrap().split(", ").collect();
     assert!(matches!(totals[..], [_, "0 failed", _]), "{totals:?}");
+    assert!(!report.contains("is not installed"), "{report}");
 }
 
 #[test]

@@ -3,12 +3,15 @@
 mod support;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use containerd_shim::api::{CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, WaitRequest};
+use nix::libc::O_NONBLOCK;
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -43,6 +46,20 @@ fn bundle_with_hooks(node: &Node, like: &str, id: &str, hooks: &Value) -> Create
 /// A hook that is a line of a shell.
 fn hook(line: &str) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/usr/bin:/bin"]}])
+}
+
+/// The line that the hook of a create writes to a FIFO.
+fn told_by_hook<T>(fifo: &Path, create: &JoinHandle<T>) -> String {
+    let mut fifo = fs::File::options().read(true).custom_flags(O_NONBLOCK).open(fifo).expect("a FIFO");
+    let mut line = [0; 64];
+    loop {
+        // Nothing, as long as nobody has opened it, and an error, as long as nothing was written.
+        if let Ok(length @ 1..) = fifo.read(&mut line) {
+            return String::from_utf8_lossy(&line[..length]).into_owned();
+        }
+        assert!(!create.is_finished(), "the create ended before its hook began");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -182,7 +199,7 @@ fn a_create_fails_when_its_guest_host_is_killed() {
     let request = bundle_with_hooks(&node, "guest", "doomed", &json!({"createRuntime": hook(&line)}));
     let client = node.task_client("guest");
     let create = thread::spawn(move || client.create(context(), &request));
-    let guest_host = fs::read_to_string(&parent).expect("the pid of who runs the hook");
+    let guest_host = told_by_hook(&parent, &create);
     kill(Pid::from_raw(guest_host.trim().parse().expect("a number")), Signal::SIGKILL).expect("a guest host");
     let answer = create.join().expect("an answer");
     // The hook goes on, if it was not ended with the guest host: then nobody reads, and another open would wait for ever.
@@ -227,7 +244,7 @@ fn a_create_fails_when_one_of_those_is_killed_that_make_the_process() {
         let request = bundle_with_hooks(&node, "guest", "doomed", &json!({"createContainer": hook(&line)}));
         let client = node.task_client("guest");
         let create = thread::spawn(move || client.create(context(), &request));
-        assert_eq!(fs::read_to_string(&begun).expect("the hook's word"), "begun\n");
+        assert_eq!(told_by_hook(&begun, &create), "begun\n");
         let guest = Pid::from_raw(node.pid("guest"));
         let mut makers = children(parent_of(guest.as_raw()), "dapr-guest-host");
         makers.retain(|pid| *pid != guest);

@@ -205,7 +205,7 @@ impl PostgresqlServer {
     }
 
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(programs().join(name));
+        let mut command = Command::new(programs().expect("PostgreSQL is installed").join(name));
         command.current_dir(self.folder.path()).env_clear().env("LC_ALL", "C").stdin(Stdio::null());
         if is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
@@ -229,13 +229,13 @@ impl Drop for PostgresqlServer {
     }
 }
 
-/// The folder of the newest version.
-fn programs() -> PathBuf {
+/// The folder of the newest version that is installed.
+pub fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
     let numbered = versions.filter_map(|version| Some((version.file_name().to_str()?.parse::<u32>().ok()?, version)));
     let programs = numbered.map(|(number, version)| (number, version.path().join("bin")));
     let installed = programs.filter(|(_, folder)| folder.join("postgres").exists());
-    installed.max().map(|(_, folder)| folder).expect("PostgreSQL is installed")
+    installed.max().map(|(_, folder)| folder)
 }
 
 fn is_root() -> bool {
