@@ -40,6 +40,8 @@ use components::Registry;
 use create::Created;
 use descriptors::OpenFiles;
 use engines::engine::Engine;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stdin, stderr, stdin};
@@ -100,7 +102,7 @@ impl GuestHost {
         let args: Vec<String> = env::args().skip(1).collect();
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         match args[..] {
-            ["serve", log_level, parent] => self.serve_shim(log_level == "debug", parent),
+            ["serve", log_level] => self.serve_shim(log_level == "debug"),
             ["compile", engine, max_memory_bytes, parent] => exit_code(self.compile(engine, max_memory_bytes, parent)),
             ["warm"] => exit_code(warm::warm(&self)),
             ["engines"] => {
@@ -118,16 +120,14 @@ impl GuestHost {
         }
     }
 
-    fn serve_shim(mut self, debug: bool, parent: &str) -> ExitCode {
+    fn serve_shim(mut self, debug: bool) -> ExitCode {
         // It was executed by the number of a descriptor.
         let _ = set_name(c"dapr-guest-host");
         // The shim left nothing else open (its `start`).
         self.opened = OpenFiles::now();
         let Ok(control) = leave_standard_streams(debug) else { return ExitCode::FAILURE };
         let control = Arc::new(control);
-        // Whoever cleans up behind a shim that was killed does not look for who would still make something.
-        let made = parent.parse().map_err(Into::into).and_then(end_with).and_then(|()| self.make_process(&control));
-        match made {
+        match self.make_process(&control) {
             Ok(Created { pid, terminal }) => {
                 let terminal: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
                 let _ = protocol::send_with_descriptors(&control, &FromGuestHost::Created { pid }, &terminal);
@@ -142,6 +142,9 @@ impl GuestHost {
 
     /// The process that the shim asks for: a container's first, or one more.
     fn make_process(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
+        // The shim has made the socket. Whoever cleans up behind one that was killed does not look for who would still make
+        // something.
+        end_with(getsockopt(control, PeerCredentials)?.pid())?;
         let ReceivedJob { job, streams, container } = protocol::receive_job(control)?;
         match job {
             Job::Create(request) => {

@@ -3,7 +3,6 @@
 use std::io;
 
 use anyhow::ensure;
-
 use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
@@ -20,7 +19,7 @@ pub(crate) fn close_on_execution() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has this process killed when its parent ends, until it clones itself or becomes another user.
+/// Has this process, and not its clones, killed when its parent ends, unless it becomes another user.
 ///
 /// # Errors
 /// The parent has ended before.

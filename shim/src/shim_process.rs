@@ -36,12 +36,15 @@ use tokio::runtime::{Builder, Runtime};
 
 use container::Leftovers;
 
+/// For whoever executes the shim by hand.
+const USAGE: &str = "containerd executes this program with start or delete; -v prints the version";
+
 /// Runs the shim as its command line says, and ends the process. `runtime_id` is the runtime's name in containerd,
 /// such as `io.containerd.dapr.v1`.
 pub fn main(runtime_id: &str) {
     let args: Vec<_> = env::args_os().skip(1).collect();
     let flags = containerd_shim::parse(&args).unwrap_or_else(|error| {
-        eprintln!("{runtime_id}: {error}");
+        eprintln!("{runtime_id}: {error} ({USAGE})");
         exit(2);
     });
     if let Err(error) = run(runtime_id, flags) {
@@ -61,7 +64,7 @@ fn run(runtime_id: &str, flags: Flags) -> anyhow::Result<()> {
         _ if flags.info => info::answer(runtime_id),
         "start" => start::start(flags),
         "delete" => delete(),
-        action => bail!("unknown action {action:?}: containerd asks for start or delete (-v prints the version)"),
+        action => bail!("unknown action {action:?} ({USAGE})"),
     }
 }
 

@@ -136,9 +136,10 @@ fn leave_cgroups_as_they_are(folders: &[PathBuf]) -> anyhow::Result<()> {
 }
 
 /// Whether nobody can notice that a container's first process is made inside. Hooks that are executed by who makes it would be
-/// inside as well, those that follow its start too, as libcontainer's start is a part of the create. A container whose mounts are made of the node's cgroups would find `/dev/null` in them. One of other users
-/// cannot have a part of a mount alone that something lies over. (Hooks of the kind `createContainer` run among the
-/// container's mounts, before those of the node are gone: they find `/dev/null` in its cgroup.)
+/// inside as well, and among them are those of the kind `poststart`: libcontainer's start is a part of the create. A container
+/// whose mounts are made of the node's cgroups would find `/dev/null` in them. One of other users cannot have a part of a mount
+/// alone that something lies over. (Hooks of the kind `createContainer` run among the container's mounts, before those of the
+/// node are gone: they find `/dev/null` in its cgroup.)
 pub(super) fn is_unnoticed(spec: &Spec, root: &Path) -> bool {
     let hooks = spec.hooks().iter().flat_map(|hooks| [hooks.prestart(), hooks.create_runtime(), hooks.poststart()]);
     let cgroups = Path::new(DEFAULT_CGROUP_ROOT);

@@ -64,7 +64,7 @@ impl GuestHost {
         // Nothing that would have the standard library clone this process instead of just executing the other.
         let child = Command::new(read_only::path_of(&program))
             .arg0(&guest_host)
-            .args(["serve", if debug { "debug" } else { "info" }, &process::id().to_string()])
+            .args(["serve", if debug { "debug" } else { "info" }])
             .env_clear()
             .current_dir("/")
             .stdin(theirs)
