@@ -44,8 +44,9 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::umask;
 use rustix::stdio::{dup2_stdin, stderr, stdin};
-use rustix::thread::set_name;
+use rustix::thread::{set_name, set_thread_groups};
 
 use crate::inheritance::end_with;
 use crate::logging;
@@ -142,6 +143,10 @@ impl GuestHost {
 
     /// The process that the shim asks for: a container's first, or one more.
     fn make_process(self, control: &Arc<OwnedFd>) -> anyhow::Result<Created> {
+        name_service::use_built_in_services().context("cannot set how names are looked up")?;
+        // What a spec leaves out is not to be what containerd was started with.
+        set_thread_groups(&[]).context("cannot leave the groups of root")?;
+        umask(Mode::from_raw_mode(0o022));
         // The shim has made the socket. Whoever cleans up behind one that was killed does not look for who would still make
         // something.
         end_with(getsockopt(control, PeerCredentials)?.pid())?;

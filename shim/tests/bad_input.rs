@@ -158,7 +158,8 @@ fn a_name_is_looked_up_in_the_container_s_hosts_by_no_code_of_its_image() {
         .file("/state.wasm", guest("state"))
         .file("/config.yaml", "wasmPath: /state.wasm\ntrigger: state\ncomponentPath: /components\n")
         .file("/components/state.yaml", state)
-        .file("/etc/nsswitch.conf", "hosts: image\n")
+        // libcontainer looks for the home of a user whose environment has none.
+        .file("/etc/nsswitch.conf", "hosts: image\npasswd: image\ngroup: image\n")
         .file("/etc/hosts", "127.0.0.1 database.test\n")
         .file("/lib/libnss_image.so.2", library(&node))
         .entrypoint(["/state.wasm"]);

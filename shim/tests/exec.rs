@@ -65,9 +65,27 @@ impl Node {
     }
 }
 
+/// Those that containerd gives a container.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
 /// The lines of a `/proc/PID/status` that say what a process may do.
 fn rights(status: &str) -> Vec<String> {
-    let names = ["Uid:", "Cap", "NoNewPrivs:", "Seccomp:"];
+    let names = ["Uid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:"];
     status.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
 }
 
@@ -171,15 +189,39 @@ fn a_process_has_no_more_rights_than_the_container() {
 #[test]
 fn a_guest_has_the_rights_that_a_linux_program_in_its_place_has() {
     let node = node();
-    for (name, image) in [("root", TOOLS), ("user", TOOLS_OF_A_USER)] {
-        let native = format!("{name}-native");
+    let without: Vec<_> = DEFAULT_CAPABILITIES.iter().map(|name| format!("--cap-drop=CAP_{name}")).collect();
+    let without: Vec<_> = without.iter().map(String::as_str).chain(["--seccomp"]).collect();
+    for (name, image, options) in [
+        ("root", TOOLS, &["--seccomp"][..]),
+        ("user", TOOLS_OF_A_USER, &["--seccomp"]),
+        ("powerless-root", TOOLS, &without),
+        ("powerless-user", TOOLS_OF_A_USER, &without),
+    ] {
         let status =
-            |container| fs::read_to_string(format!("/proc/{}/status", node.pid(container))).expect("a process");
-        node.start_detached(&["--seccomp"], image, &native, &["/bin/busybox", "sleep", "1000"]);
-        node.start_detached(&["--seccomp"], image, name, &["/hello.wasm", "daemon"]);
-        assert_eq!(rights(&status(name)), rights(&status(&native)), "{name}");
-        node.end(&native, "SIGKILL");
-        node.end(name, "SIGKILL");
+            |container: &str| fs::read_to_string(format!("/proc/{}/status", node.pid(container))).expect("a process");
+        let [native, by_runc] = ["native", "runc"].map(|kind| format!("{name}-{kind}"));
+        let sleep = ["/bin/busybox", "sleep", "1000"];
+        node.start_detached(options, image, &native, &sleep);
+        node.start_detached(&[&["--runtime=io.containerd.runc.v2"], options].concat(), image, &by_runc, &sleep);
+        node.start_detached(options, image, name, &["/hello.wasm", "daemon"]);
+        let expected = rights(&status(&by_runc));
+        assert_eq!(rights(&status(name)), expected, "{name}");
+        assert_eq!(rights(&status(&native)), expected, "{name}");
+        let uid = if image == TOOLS { 0 } else { 1000 };
+        let process = json!({"args": ["/hello.wasm", "daemon"], "cwd": "/", "user": {"uid": uid, "gid": uid}});
+        node.add_process(name, "bare", &process).expect("a process to start");
+        let pid = node.start_exec(name, "bare").expect("a running process");
+        let bare = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let capabilities =
+            |status: &str| rights(status).into_iter().filter(|line| line.starts_with("Cap")).collect::<Vec<_>>();
+        assert_eq!(
+            capabilities(&bare),
+            capabilities(&status(name)),
+            "{name}: a process whose spec names none has the container's"
+        );
+        for container in [&native, &by_runc, name] {
+            node.end(container, "SIGKILL");
+        }
     }
 }
 

@@ -54,6 +54,35 @@ impl Confinement {
     }
 }
 
+/// Says what the spec of a process leaves out, as runc takes it. To libcontainer, a set of capabilities that is not there is
+/// whatever this process has: all of them. A further process without any has those of the container's `first`.
+pub(super) fn complete(process: &mut Process, first: Option<&Process>) {
+    let given = process.capabilities().clone().or_else(|| first?.capabilities().clone());
+    let mut capabilities = given.unwrap_or_else(none);
+    let all_there = |set: &Option<Capabilities>| Some(set.clone().unwrap_or_default());
+    capabilities.set_bounding(all_there(capabilities.bounding()));
+    capabilities.set_effective(all_there(capabilities.effective()));
+    capabilities.set_permitted(all_there(capabilities.permitted()));
+    capabilities.set_inheritable(all_there(capabilities.inheritable()));
+    capabilities.set_ambient(all_there(capabilities.ambient()));
+    process.set_capabilities(Some(capabilities));
+}
+
+/// Not the default, which are some.
+fn none() -> LinuxCapabilities {
+    let mut capabilities = LinuxCapabilities::default();
+    for set in [
+        LinuxCapabilities::set_bounding,
+        LinuxCapabilities::set_effective,
+        LinuxCapabilities::set_permitted,
+        LinuxCapabilities::set_inheritable,
+        LinuxCapabilities::set_ambient,
+    ] {
+        set(&mut capabilities, Some(Capabilities::new()));
+    }
+    capabilities
+}
+
 /// With what loading a filter takes, and dropping that again.
 fn with_loaders(capabilities: &Option<Capabilities>) -> Option<Capabilities> {
     let mut capabilities = capabilities.clone().unwrap_or_default();

@@ -17,6 +17,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::GuestHost;
 use super::cgroup_entry::{self, Cgroup};
 use super::cgroup_mounts;
+use super::confinement;
 use super::console::Console;
 use super::container_config::workload;
 use super::devices;
@@ -117,6 +118,7 @@ fn bundle_for_libcontainer(bundle: &Path, spec: &Spec, cgroup: &CgroupPath) -> a
         devices::confine_volumes(mounts, spec);
     }
     if let Some(process) = told.process_mut() {
+        confinement::complete(process, None);
         devices::confine(process, spec);
     }
     if told == *spec {

@@ -17,7 +17,7 @@ use serde::Deserialize as _;
 
 use super::GuestHost;
 use super::cgroup_entry::{self, Cgroup};
-use super::confinement::Confinement;
+use super::confinement::{self, Confinement};
 use super::console::Console;
 use super::container_config::exec_workload;
 use super::create::Created;
@@ -53,6 +53,7 @@ pub(super) fn exec(
     let [stdin, stdout, stderr] = streams;
     let program = Program::prepare(guest_host, &request.operator, &rootfs, workload)?;
     drop(rootfs);
+    confinement::complete(&mut process, spec.process().as_ref());
     devices::confine(&mut process, &spec);
     let (process, confinement) = Confinement::split(process, &spec)?;
     // libcontainer takes the process from a file. This one goes with whoever has it open, however that ends.

@@ -30,10 +30,10 @@ use super::confinement::{Confinement, drop_as_an_execution_would};
 use super::container_config::Trigger;
 use super::descriptors::{disarm_all_but, open_descriptors};
 use super::http_client::HttpCaller;
+use super::native;
 use super::program::{Program, WasmProgram};
 use super::standard_streams::is_null;
 use super::trigger::{self, Guests};
-use super::{name_service, native};
 use crate::logging;
 use crate::protocol::{self, FromGuestHost, ToGuestHost};
 
@@ -80,7 +80,6 @@ impl ContainerExecutor {
                 disarm_all_but(&self.descriptors(program, &added)).context("cannot close what is open")?;
                 drop_as_an_execution_would()?;
                 leave_zombies_to_the_kernel()?;
-                name_service::use_built_in_services().context("cannot set how names are looked up")?;
                 self.run_wasm(program, spec, &added)
             }
         }

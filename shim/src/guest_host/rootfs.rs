@@ -11,7 +11,7 @@ use engines::artifact_cache::ModuleFile;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Mount;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, open, openat2};
 use rustix::io::Errno;
 
 use super::devices::is_bind;
@@ -82,6 +82,10 @@ impl Rootfs {
         // Opening a device does something to it, even where nothing is read: a watchdog begins to count.
         if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        // Some of these wait for the kernel to say something, and take it from others.
+        if fstatfs(&found)?.f_type == PROC_SUPER_MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a file of procfs"));
         }
         File::open(path_of(&found))
     }
@@ -205,6 +209,13 @@ mod tests {
             let rootfs = Rootfs::open_root(root.path(), &[mount]).unwrap();
             assert!(rootfs.open(Path::new("/volume/file")).is_ok(), "{kind} {option}");
         }
+    }
+
+    #[test]
+    fn files_of_processes_are_not_read() {
+        let rootfs = Rootfs::open_root(Path::new("/"), &[]).unwrap();
+        let error = rootfs.open(Path::new("/proc/self/status")).unwrap_err();
+        assert_eq!(error.to_string(), "a file of procfs");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::{Cgroup, expect_move};
-use super::launch::{Control, GuestHost};
+use super::launch::{Control, GuestHost, can_be_a_clone};
 use super::poststop::Poststop;
 use super::process::{Exits, OpenStreams, Process};
 use super::signal::Signal;
@@ -329,7 +329,9 @@ async fn await_creation(guest_host: &GuestHost) -> anyhow::Result<(i32, Option<O
         let message =
             if created.is_none() { guest_host.answer().await? } else { guest_host.control().receive().await? };
         match message {
-            Some((FromGuestHost::Created { pid }, terminal)) => created = Some((pid, terminal)),
+            Some((FromGuestHost::Created { pid }, terminal)) if created.is_none() && can_be_a_clone(pid) => {
+                created = Some((pid, terminal));
+            }
             Some((FromGuestHost::Ready, _)) => ready = true,
             Some((message, _)) => bail!("the guest host answered a create with {message:?}"),
             None => bail!("the guest host ended before the container was ready; its log is in containerd's"),
@@ -343,7 +345,7 @@ async fn await_creation(guest_host: &GuestHost) -> anyhow::Result<(i32, Option<O
 /// What the answer to an exec says of the new process.
 fn created_process(answer: Option<(FromGuestHost, Option<OwnedFd>)>) -> anyhow::Result<(i32, Option<OwnedFd>)> {
     match answer {
-        Some((FromGuestHost::Created { pid }, terminal)) => Ok((pid, terminal)),
+        Some((FromGuestHost::Created { pid }, terminal)) if can_be_a_clone(pid) => Ok((pid, terminal)),
         Some((message, _)) => bail!("the guest host answered an exec with {message:?}"),
         None => bail!("the guest host ended before the process ran; its log is in containerd's"),
     }

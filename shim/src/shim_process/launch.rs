@@ -202,6 +202,11 @@ fn children_of(parent: Pid) -> Vec<OwnedFd> {
     children.split_whitespace().filter_map(|pid| open(pid.parse().ok()?)).collect()
 }
 
+/// Whether a process that a guest host names is one that it can have made: a child of this one, or one that was and has ended.
+pub(super) fn can_be_a_clone(pid: i32) -> bool {
+    pid > 0 && parent_of(pid).is_none_or(|parent| parent == process::id())
+}
+
 fn parent_of(pid: i32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold any others.
@@ -231,6 +236,8 @@ mod tests {
             .expect("a shell");
         parent.stdout.take().expect("its output").read_exact(&mut [0]).expect("its line");
         let children = children_of(Pid::from_child(&parent));
+        assert!(can_be_a_clone(parent.id().cast_signed()));
+        assert!(![0, -1, 1].into_iter().any(can_be_a_clone));
         for child in &children {
             pidfd_send_signal(child, rustix::process::Signal::KILL).expect("it sleeps");
         }
